@@ -1,0 +1,56 @@
+"""What a backend does for the cache: one read, one miss protocol, one write protocol.
+
+Per tag a backend holds a *generation*, a random token, and *holders*, writers in progress with a
+deadline each. An entry is valid while every generation recorded in it is the current one.
+Generations of several tags travel as one `bytes`, joined in the order of the tags; None stands for
+"not all of them exist", and None never matches. docs/consistency.md has the protocol and its
+proof.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+# A generation outlives every entry that names it; entries whose generation is gone are misses.
+GENERATION_TTL_SECONDS = 31 * 86_400
+# A writer that is killed between COMMIT and release keeps its tags uncached for this long.
+HOLD_SECONDS = 30
+# A process that is killed while it computes keeps others waiting for this long.
+LOCK_SECONDS = 3
+
+
+class CacheUnavailable(Exception):
+    """The cache cannot be reached, or has not answered in time. The service goes on without it."""
+
+
+class Backend(Protocol):
+    """Every method but `aclose` may raise CacheUnavailable, and none raises anything else."""
+
+    name: str
+
+    async def read(self, key: str, tags: Sequence[str]) -> tuple[bytes | None, bytes | None]:
+        """The entry under the key, and the generations of its tags, as one snapshot."""
+
+    async def begin(self, key: str, tags: Sequence[str], token: str) -> tuple[bytes | None, bool]:
+        """Before a computation: the generations, and whether the lock of the key is the token's.
+
+        A lock taken under another generation is void: what its owner computes is outdated.
+        Missing generations are created, unless a writer holds the tag: then they are None, and what
+        is computed may be served but not stored.
+        """
+
+    async def store(self, key: str, value: bytes, seconds: float) -> None: ...
+
+    async def extend(self, key: str, tags: Sequence[str], token: str) -> None:
+        """Keeps the lock for another LOCK_SECONDS, if the token still has it."""
+
+    async def unlock(self, key: str, tags: Sequence[str], token: str) -> None: ...
+
+    async def hold(self, tags: Sequence[str], writer: str) -> None:
+        """Before COMMIT: until the release these tags have no generation, nor is one made."""
+
+    async def release(self, tags: Sequence[str], writer: str, *, changed: bool) -> None:
+        """After COMMIT (`changed`) or rollback: ends the hold, and once more the generations."""
+
+    async def ping(self) -> None: ...
+
+    async def aclose(self) -> None: ...

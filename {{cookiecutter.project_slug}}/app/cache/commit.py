@@ -1,0 +1,106 @@
+"""Writes that cannot forget: the tags of what a transaction changed, fenced around its COMMIT.
+
+Models declare the tags that depend on them (`__cache_tags__`, static or templates over columns).
+Session events collect them at each flush and each ORM-enabled bulk statement, hold them before
+COMMIT and release them after it, so that the response of a write cannot begin before readers are
+told. Events of SAVEPOINTs are left alone: only the outer COMMIT makes a change visible.
+"""
+
+import logging
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import event, inspect
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction
+from sqlalchemy.util import await_only
+
+from app.cache.core import Cache
+from app.cache.policy import Tag
+
+_TAGS, _WRITER = "cache_tags", "cache_writer"
+
+log = logging.getLogger("app.cache")
+
+
+def invalidate_on_commit(sessions: async_sessionmaker[AsyncSession], cache: Cache) -> None:
+    """From now on the sessions that `sessions` makes invalidate what they change."""
+    fenced = type("FencedSession", (Session,), {})
+    sessions.configure(sync_session_class=fenced)
+    hooks = _Hooks(cache)
+    event.listen(fenced, "after_flush", hooks.collect_flush)
+    event.listen(fenced, "do_orm_execute", hooks.collect_statement)
+    event.listen(fenced, "before_commit", hooks.hold)
+    event.listen(fenced, "after_commit", hooks.release)
+    event.listen(fenced, "after_soft_rollback", hooks.roll_back)
+
+
+def invalidate(session: AsyncSession | Session, *tags: str) -> None:
+    """Adds tags to what the COMMIT of this session invalidates: for textual SQL and Core tables."""
+    _collected(session).update(tags)
+
+
+def _collected(session: AsyncSession | Session) -> set[str]:
+    tags: set[str] = session.info.setdefault(_TAGS, set())
+    return tags
+
+
+class _Hooks:
+    """The events of one session class. The hooks run in the greenlet of an AsyncSession."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    def collect_flush(self, session: Session, _: UOWTransaction) -> None:
+        for changed in (*session.new, *session.dirty, *session.deleted):
+            _collected(session).update(_tags_of_row(changed))
+
+    def collect_statement(self, state: ORMExecuteState) -> None:
+        if not (state.is_insert or state.is_update or state.is_delete):
+            return
+        mapper = state.bind_mapper
+        if mapper is not None:
+            # Which rows a bulk statement touches is not known: every row of the model.
+            _collected(state.session).update(tag.family for tag in _declared(mapper.class_))
+
+    def hold(self, session: Session) -> None:
+        if session.in_nested_transaction():
+            return
+        session.flush()  # before_commit comes before the flush that COMMIT would do
+        if tags := _collected(session):
+            session.info[_WRITER] = secrets.token_hex(8)
+            await_only(self._cache.hold(tuple(tags), session.info[_WRITER]))
+
+    def release(self, session: Session) -> None:
+        # What is raised here would make commit() fail although the row is stored.
+        if session.in_nested_transaction():
+            return
+        self._end(session, changed=True)
+
+    def roll_back(self, session: Session, previous: SessionTransaction) -> None:
+        if not previous.nested:
+            self._end(session, changed=False)
+
+    def _end(self, session: Session, *, changed: bool) -> None:
+        tags, writer = session.info.pop(_TAGS, set()), session.info.pop(_WRITER, None)
+        if tags and writer:
+            try:
+                await_only(self._cache.release(tuple(tags), writer, changed=changed))
+            except Exception:
+                log.exception("cache invalidation failed after COMMIT: %s", ", ".join(tags))
+
+
+def _declared(model: type) -> Iterable[Tag]:
+    return [Tag.parse(text) for text in getattr(model, "__cache_tags__", ())]
+
+
+def _tags_of_row(row: Any) -> Iterable[str]:
+    """The tags of a row, by its new column values and by those it had before the flush."""
+    state = inspect(row)
+    for tag in _declared(type(row)):
+        now = {field: getattr(row, field) for field in tag.fields}
+        yield tag.render(now)
+        for field in tag.fields:
+            for before in state.attrs[field].history.deleted or ():
+                yield tag.render(now | {field: before})

@@ -1,0 +1,193 @@
+"""The cache as the application holds it: opened in the lifespan, closed with it.
+
+`fetch` is the path of every miss and of cached functions; `hold` and `release` are the write path,
+driven by the commits of SQLAlchemy sessions (`app.cache.commit`) or by `invalidate`.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+
+from app.cache.backend import Backend, CacheUnavailable
+from app.cache.entry import Entry
+from app.cache.flight import Flights, Miss
+from app.cache.function import active_cache
+from app.cache.memory import InMemoryBackend
+from app.cache.metrics import Counters, Recorder
+from app.cache.redis import RedisBackend
+from app.cache.routes import RouteTable
+from app.cache.store import Computed, Lookup, Store
+
+# A result that must not be stored keeps requests for it from queueing behind each other so long.
+HIT_FOR_MISS_SECONDS = 1.0
+MAX_HITS_FOR_MISS = 10_000
+RETRY_SECONDS = 0.2
+DRAIN_SECONDS = 5.0
+
+log = logging.getLogger("app.cache")
+
+
+class Cache:
+    """One backend, the flights of this process, and the invalidations it still owes."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        name: str = "cache",
+        recorder: Recorder | None = None,
+        clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.backend, self.name = backend, name
+        self.recorder: Recorder = recorder or Counters()
+        rng = rng or random.Random()
+        self.store = Store(backend, self.recorder, clock=clock, rng=rng)
+        self.flights = Flights(self.store, self.recorder, rng=rng)
+        self.pending: set[str] = set()
+        self._retry: asyncio.Task[None] | None = None
+        self._tables: dict[FastAPI, RouteTable] = {}
+        self._hits_for_miss: dict[str, float] = {}
+
+    @property
+    def backend_name(self) -> str:
+        return self.backend.name
+
+    def bind(self, app: FastAPI) -> RouteTable:
+        """Analyses the routes of `app`. Raises PolicyError for one that cannot be cached safely."""
+        table = self._tables.get(app)
+        if table is None:
+            table = self._tables[app] = RouteTable(app)
+        return table
+
+    async def ping(self) -> None:
+        """Raises CacheUnavailable when the backend does not answer."""
+        await self.backend.ping()
+
+    async def fetch(self, miss: Miss, *, route: str) -> bytes:
+        """The payload: stored, or computed now. Raises what the computation raises."""
+        found = await self.store.lookup(miss.key, miss.tags)
+        if found.state == "fresh" and found.entry is not None:
+            self.recorder.count("hit", "fresh")
+            return found.entry.payload
+        if found.state == "stale" and found.entry is not None:
+            self.recorder.count("hit", "stale")
+            self.flights.refresh(miss, found.generations)
+            return found.entry.payload
+        result = await self.compute(miss, found) or await miss.compute()
+        assert result.payload is not None
+        return result.payload
+
+    async def compute(self, miss: Miss, found: Lookup) -> Computed | Entry | None:
+        """What a miss leads to: a new result, or the stale entry when computing fails.
+
+        None when there is a result that only the request it was made for may have.
+        """
+        self.recorder.count("miss", found.state)
+        flight, started = self.flights.join(miss, found.generations)
+        try:
+            landed = await asyncio.shield(flight.landed)
+        except Exception:
+            if found.entry is None:
+                raise
+            self.recorder.count("hit", "error")
+            return found.entry
+        if isinstance(landed, Entry):
+            return landed
+        if landed.failed and found.entry is not None:
+            self.recorder.count("hit", "error")
+            return found.entry
+        if not landed.storable:
+            self._remember_unstorable(miss.key)
+        mine = started and landed.payload is not None
+        return landed if landed.shared or mine else None
+
+    def is_hit_for_miss(self, key: str) -> bool:
+        return self._hits_for_miss.get(key, 0.0) > time.monotonic()
+
+    def _remember_unstorable(self, key: str) -> None:
+        if len(self._hits_for_miss) >= MAX_HITS_FOR_MISS:
+            self._hits_for_miss.clear()
+        self._hits_for_miss[key] = time.monotonic() + HIT_FOR_MISS_SECONDS
+
+    async def invalidate(self, *tags: str) -> None:
+        """Makes every entry with one of these tags a miss. Call it after the data has changed."""
+        await self.release(tags, secrets.token_hex(8), changed=True)
+
+    async def hold(self, tags: Sequence[str], writer: str) -> bool:
+        """Before COMMIT. False when the cache could not be told: readers are not held off."""
+        try:
+            await self.backend.hold(tags, writer)
+        except CacheUnavailable:
+            return False
+        return True
+
+    async def release(self, tags: Sequence[str], writer: str, *, changed: bool) -> None:
+        """After COMMIT or rollback. Never raises: what cannot be done now is retried until done."""
+        try:
+            await self.backend.release(tags, writer, changed=changed)
+        except CacheUnavailable:
+            if changed:
+                self._owe(tags)
+
+    def _owe(self, tags: Sequence[str]) -> None:
+        self.recorder.count("pending_invalidation", "queued", len(tags))
+        log.warning("cache did not take an invalidation, retrying: %s", ", ".join(tags))
+        self.pending.update(tags)
+        if self._retry is None:
+            self._retry = asyncio.create_task(self._retry_pending())
+
+    async def _retry_pending(self) -> None:
+        while self.pending:
+            await asyncio.sleep(RETRY_SECONDS)
+            tags = tuple(self.pending)
+            try:
+                await self.backend.release(tags, "", changed=True)
+            except CacheUnavailable:
+                continue
+            self.pending.difference_update(tags)
+            self.recorder.count("pending_invalidation", "done", len(tags))
+        self._retry = None
+
+    async def aclose(self) -> None:
+        await self.flights.drain(DRAIN_SECONDS)
+        if self._retry is not None:
+            self._retry.cancel()
+            await asyncio.wait([self._retry])
+            log.error("closing with invalidations that never reached the cache: %s", self.pending)
+        await self.backend.aclose()
+
+
+@asynccontextmanager
+async def open_cache(
+    url: str, *, name: str = "cache", recorder: Recorder | None = None
+) -> AsyncIterator[Cache]:
+    """The cache at `memory://`, `redis://…` or `rediss://…`. Redis need not answer yet.
+
+    Cached functions find it for as long as the block lasts. Raises ValueError for another URL.
+    """
+    recorder = recorder or Counters()
+    backend: Backend
+    match urlsplit(url).scheme:
+        case "memory":
+            backend = InMemoryBackend()
+        case "redis" | "rediss":
+            backend = RedisBackend(url, name=name, recorder=recorder)
+        case scheme:
+            raise ValueError(
+                f"CACHE_URL begins with {scheme!r}: allowed are memory://, redis:// and rediss://"
+            )
+    cache = Cache(backend, name=name, recorder=recorder)
+    token = active_cache.set(cache)
+    try:
+        yield cache
+    finally:
+        active_cache.reset(token)
+        await cache.aclose()

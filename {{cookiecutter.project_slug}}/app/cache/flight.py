@@ -1,0 +1,175 @@
+"""Flights: one computation of a key at a time, in this process and over all of them.
+
+A request that misses joins the flight of its key, or starts one. A flight runs in a task of its
+own, so a client that disconnects neither stops it nor hangs those who joined. Two rules keep
+sharing from crossing an invalidation (without them a read that begins after a write was
+acknowledged is handed what was read before it):
+
+* the generations are read before the computation begins its query;
+* a request joins only a flight that has not begun, or one whose generations are those that the
+  request has just read itself.
+
+Without generations (a writer holds a tag, or the cache is away) nothing that has begun is joined;
+the next flight then waits for the one before it, so that the origin sees one query at a time.
+"""
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.cache.backend import LOCK_SECONDS
+from app.cache.entry import Entry
+from app.cache.metrics import Recorder
+from app.cache.policy import Policy
+from app.cache.store import Computed, Store
+
+# While another process computes, its result is looked for this often (doubling, with jitter).
+FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.005, 0.1
+# A flight that can share nothing waits at most this long for the one before it.
+PREDECESSOR_SECONDS = 1.0
+# Refreshes of stale entries that may run at once; more are left to the next request.
+MAX_REFRESHES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """What is to be computed: `compute` runs detached and opens its own sessions."""
+
+    key: str
+    tags: Sequence[str]
+    policy: Policy
+    compute: Callable[[], Awaitable[Computed]]
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A computation under way. `landed` gives its result, or the entry another process stored."""
+
+    miss: Miss
+    landed: "asyncio.Future[Computed | Entry]"
+    predecessor: "Flight | None" = None
+    begun: bool = False
+    generations: bytes | None = None
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def may_be_joined(self, generations: bytes | None) -> bool:
+        if not self.begun:
+            return True
+        return generations is not None and generations == self.generations
+
+
+class Flights:
+    """The flights of one process, by key."""
+
+    def __init__(self, store: Store, recorder: Recorder, *, rng: random.Random) -> None:
+        self._store, self._recorder, self._rng = store, recorder, rng
+        self._flights: dict[str, Flight] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._refreshes = 0
+
+    def join(self, miss: Miss, generations: bytes | None) -> tuple[Flight, bool]:
+        """The flight of this key, and whether this call started it. Await `landed` shielded."""
+        current = self._flights.get(miss.key)
+        if current is not None and current.may_be_joined(generations):
+            self._recorder.count("collapsed")
+            return current, False
+        flight = Flight(miss, asyncio.get_running_loop().create_future(), current)
+        self._flights[miss.key] = flight
+        self._run(self._fly(flight))
+        return flight, True
+
+    def refresh(self, miss: Miss, generations: bytes | None) -> None:
+        """Computes a stale entry anew, unless that happens already or enough others do."""
+        if miss.key in self._flights:
+            return
+        if self._refreshes >= MAX_REFRESHES:
+            self._recorder.count("refresh_skipped")
+            return
+        self._refreshes += 1
+        self._recorder.count("refresh")
+        flight, _ = self.join(miss, generations)
+        flight.landed.add_done_callback(self._refreshed)
+
+    def _refreshed(self, landed: "asyncio.Future[Computed | Entry]") -> None:
+        self._refreshes -= 1
+        if not landed.cancelled() and landed.exception() is not None:
+            self._recorder.count("error", "refresh")
+
+    async def drain(self, seconds: float) -> None:
+        """Lets flights land; those that have not by then are cancelled."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        for task in (late := set(self._tasks)):
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _fly(self, flight: Flight) -> None:
+        miss, owner = flight.miss, False
+        try:
+            found, owner = await self._await_turn(flight)
+            if found is not None:
+                flight.landed.set_result(found)
+                return
+            flight.begun = True
+            computed, milliseconds = await self._compute(flight, owner=owner)
+            flight.landed.set_result(computed)  # the answer goes out while the entry is stored
+            if computed.storable and flight.generations is not None:
+                await self._store.put(
+                    miss.key, computed, miss.policy, flight.generations, milliseconds
+                )
+        except asyncio.CancelledError:
+            flight.landed.cancel()
+            raise
+        except Exception as error:
+            flight.landed.set_exception(error)
+            flight.landed.exception()  # everybody who waited may have left
+        finally:
+            if self._flights.get(miss.key) is flight:
+                del self._flights[miss.key]
+            if owner:
+                await self._store.unlock(miss.key, miss.tags, flight.token)
+
+    async def _await_turn(self, flight: Flight) -> tuple[Entry | None, bool]:
+        """Until it is this flight's turn to compute (None, and whether it has the lock), or until
+        another process has stored the entry."""
+        miss, pause = flight.miss, FIRST_POLL_SECONDS
+        while True:
+            flight.generations, owner = await self._store.begin(miss.key, miss.tags, flight.token)
+            if flight.generations is None:
+                if flight.predecessor is not None:
+                    await asyncio.wait([flight.predecessor.landed], timeout=PREDECESSOR_SECONDS)
+                return None, owner
+            if owner:
+                return None, True
+            flight.begun, flight.predecessor = True, None
+            await asyncio.sleep(pause * (0.5 + self._rng.random()))
+            pause = min(2 * pause, LAST_POLL_SECONDS)
+            found = await self._store.lookup(miss.key, miss.tags)
+            if found.state == "fresh":
+                return found.entry, False
+
+    async def _compute(self, flight: Flight, *, owner: bool) -> tuple[Computed, int]:
+        """Runs the computation; its lock lives as long as it does."""
+        keeper = asyncio.create_task(self._keep_lock(flight)) if owner else None
+        started = time.perf_counter()
+        try:
+            computed = await flight.miss.compute()
+        finally:
+            if keeper is not None:
+                keeper.cancel()
+        return computed, int((time.perf_counter() - started) * 1000)
+
+    async def _keep_lock(self, flight: Flight) -> None:
+        while True:
+            await asyncio.sleep(LOCK_SECONDS / 3)
+            await self._store.extend(flight.miss.key, flight.miss.tags, flight.token)

@@ -1,0 +1,26 @@
+"""Where the cache reports what it does, without knowing a metrics library.
+
+The events and their labels are few and fixed, so that they can become Prometheus counters:
+
+    hit{state=fresh|stale|error}  miss{reason=absent|expired|invalidated|undecodable|unavailable}
+    bypass{reason}  collapsed  stored  rejected{reason}  refresh  refresh_skipped
+    error{operation}  breaker{state=open|closed}  pending_invalidation{state=queued|done}
+    bytes_stored  seconds_saved
+"""
+
+from collections import Counter
+from typing import Protocol
+
+
+class Recorder(Protocol):
+    def count(self, event: str, label: str = "", amount: float = 1) -> None: ...
+
+
+class Counters:
+    """The recorder that is used when none is given: plain counters in memory."""
+
+    def __init__(self) -> None:
+        self.totals: Counter[tuple[str, str]] = Counter()
+
+    def count(self, event: str, label: str = "", amount: float = 1) -> None:
+        self.totals[event, label] += amount  # type: ignore[assignment]

@@ -1,0 +1,253 @@
+"""The path of a request: match → key → lookup → send, ahead of routing and dependencies.
+
+Add it first, so that it is the innermost: what is added later (CORS, request id, access log) sees
+hits as well. It finds the `Cache` under `cache` in the lifespan state.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from functools import partial
+
+from fastapi import Request
+from fastapi.dependencies.utils import solve_dependencies
+from starlette._utils import get_route_path
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.cache.core import Cache
+from app.cache.entry import Entry
+from app.cache.flight import Miss
+from app.cache.function import active_cache
+from app.cache.key import MAX_QUERY_BYTES, argument_parts, digest
+from app.cache.response import (
+    Capture,
+    Response,
+    StreamingResponseError,
+    accepts_gzip,
+    decode,
+    encode,
+    encode_as_it_is,
+    not_modified,
+    why_not_stored,
+    without_body,
+)
+from app.cache.routes import CachedRoute
+from app.cache.store import Computed
+
+MAX_VARY_BYTES = 256
+
+
+class CacheMiddleware:
+    """Answers GET and HEAD of cached routes; lets everything else through."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        cache = scope.get("state", {}).get("cache") if scope["type"] == "http" else None
+        if cache is None:
+            await self.app(scope, receive, send)
+            return
+        route = None
+        if scope["method"] in ("GET", "HEAD"):
+            route = cache.bind(scope["app"]).find(get_route_path(scope))
+        if route is None:
+            with _active(cache):
+                await self.app(scope, receive, send)
+            return
+        await _Exchange(self.app, cache, route, scope, receive, send).run()
+
+
+class _Exchange:
+    """One request to a cached route."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        cache: Cache,
+        route: CachedRoute,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self.app, self.cache, self.route = app, cache, route
+        self.scope, self.receive, self.send = scope, receive, send
+        self.policy = route.policy
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.path = get_route_path(scope)
+        # Where a mounted application is mounted: the same route has other answers elsewhere.
+        self.mount = scope.get("root_path", "").encode()
+
+    async def run(self) -> None:
+        reason = self._why_not_cached()
+        if reason is not None:
+            await self._pass("bypass", reason)
+            return
+        identity: list[bytes] = []
+        if self.route.guard is not None:
+            try:
+                identity = await self._identify()
+            except Exception:
+                # The endpoint runs its guard again and answers with that guard's own error.
+                await self._pass("bypass", "guard")
+                return
+        vary = [self.headers.get(name.encode(), b"") for name in self.policy.vary]
+        key, tags = self.route.address(
+            self.path, self.scope["query_string"], self.mount, *vary, *identity
+        )
+        miss = Miss(key, tags, self.policy, self._compute)
+        found = await self.cache.store.lookup(miss.key, miss.tags)
+        entry, ttl = found.entry, 0
+        if entry is not None:
+            ttl = (entry.fresh_until - found.now) // 1000
+        if found.state == "fresh" and entry is not None:
+            self.cache.recorder.count("hit", "fresh")
+            await self._send_entry(entry, found.now, f"hit; ttl={ttl}")
+        elif found.state == "stale" and entry is not None:
+            self.cache.recorder.count("hit", "stale")
+            self._refresh(miss, found.generations)
+            await self._send_entry(entry, found.now, f"fwd=stale; ttl={ttl}")
+        elif self.cache.is_hit_for_miss(miss.key):
+            await self._pass("uri-miss", "hit-for-miss")
+        else:
+            result = await self.cache.compute(miss, found)
+            if result is None or result.payload is None:
+                await self._pass("uri-miss", "not-shared")
+                return
+            if isinstance(result, Entry):
+                status = "fwd=uri-miss; collapsed"
+                if result is entry:
+                    status = f"fwd=stale; ttl={ttl}; detail=error"
+                await self._send_entry(result, found.now, status)
+                return
+            forward = "fwd=stale" if found.state == "expired" else "fwd=uri-miss"
+            stored = "; stored" if result.storable and found.state != "unavailable" else ""
+            await self._send(self._decode(result.payload), forward + stored)
+
+    def _refresh(self, miss: Miss, generations: bytes | None) -> None:
+        with _active(self.cache):
+            self.cache.flights.refresh(miss, generations)
+
+    def _why_not_cached(self) -> str | None:
+        headers, policy = self.headers, self.policy
+        unclaimed = not policy.public and policy.guard is None
+        if unclaimed and (b"authorization" in headers or b"cookie" in headers):
+            return "credentials"
+        if len(self.scope["query_string"]) > MAX_QUERY_BYTES:
+            return "query-length"
+        if self.route.closed_query and self._has_undeclared_query():
+            return "query"
+        if any(len(headers.get(name.encode(), b"")) > MAX_VARY_BYTES for name in policy.vary):
+            return "vary-length"
+        overrides = self.scope["app"].dependency_overrides
+        if overrides and not self.route.dependencies.isdisjoint(overrides):
+            return "dependency-overrides"
+        return None
+
+    def _has_undeclared_query(self) -> bool:
+        return not Request(self.scope).query_params.keys() <= self.route.query.keys()
+
+    async def _identify(self) -> list[bytes]:
+        """Runs the guard. Raises what it raises, and TypeError for a user without an identity."""
+        assert self.route.guard is not None
+        match = self.route.pattern.match(self.path)
+        async with AsyncExitStack() as stack:
+            scope = {
+                **self.scope,
+                "path_params": match.groupdict() if match else {},
+                "fastapi_inner_astack": stack,
+                "fastapi_function_astack": stack,
+            }
+            solved = await solve_dependencies(
+                request=Request(scope, self.receive),
+                dependant=self.route.guard,
+                dependency_overrides_provider=self.scope["app"],
+                async_exit_stack=stack,
+                embed_body_fields=False,
+            )
+            if solved.errors:
+                raise ValueError("the guard's parameters are not valid")
+            if not self.policy.per_user:
+                return []
+            return [digest(argument_parts("guard", solved.values["identity"])).encode()]
+
+    async def _compute(self) -> Computed:
+        """The uncached answer, from the route itself. Runs in a task of its own."""
+        scope = {
+            **self.scope,
+            "method": "GET",
+            "state": dict(self.scope.get("state", {})),
+            "headers": [
+                (name, value)
+                for name, value in self.scope["headers"]
+                if name not in (b"if-none-match", b"if-modified-since", b"range")
+            ],
+        }
+        capture = Capture()
+        active_cache.set(self.cache)
+        try:
+            await self.app(scope, partial(_empty_request, iter((True,))), capture)
+        except StreamingResponseError:
+            return Computed(None, storable=False, shared=False)
+        response = capture.response
+        reason = why_not_stored(response, self.policy)
+        failed = response.status >= 500
+        if reason is None:
+            expire = self.policy.expire_not_found if response.status == 404 else None
+            return Computed(encode(response, self.policy), expire=expire)
+        self.cache.recorder.count("rejected", reason)
+        shared = reason == "status" and not any(n == b"set-cookie" for n, _ in response.headers)
+        return Computed(encode_as_it_is(response), storable=False, shared=shared, failed=failed)
+
+    async def _pass(self, forward: str, detail: str) -> None:
+        """Lets the route answer this request itself, whatever it sends."""
+        self.cache.recorder.count("bypass", detail)
+        status = f"{self.cache.name}; fwd={forward}; detail={detail}".encode()
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"cache-status", status)]}
+            await self.send(message)
+
+        with _active(self.cache):
+            await self.app(self.scope, self.receive, send)
+
+    def _decode(self, payload: bytes) -> Response:
+        return decode(payload, accepts_gzip=accepts_gzip(self.headers.get(b"accept-encoding", b"")))
+
+    async def _send_entry(self, entry: Entry, now: int, status: str) -> None:
+        response = self._decode(entry.payload)
+        age = max(0, now - entry.created) // 1000
+        response.headers.append((b"age", str(age).encode()))
+        await self._send(response, status)
+
+    async def _send(self, response: Response, status: str) -> None:
+        if response.status == 200 and not_modified(
+            response,
+            self.headers.get(b"if-none-match", b""),
+            self.headers.get(b"if-modified-since", b""),
+        ):
+            response = without_body(response)
+        headers = [*response.headers, (b"cache-status", f"{self.cache.name}; {status}".encode())]
+        await self.send(
+            {"type": "http.response.start", "status": response.status, "headers": headers}
+        )
+        body = b"" if self.scope["method"] == "HEAD" else response.body
+        await self.send({"type": "http.response.body", "body": body})
+
+
+@contextmanager
+def _active(cache: Cache) -> Iterator[None]:
+    token = active_cache.set(cache)
+    try:
+        yield
+    finally:
+        active_cache.reset(token)
+
+
+async def _empty_request(unread: Iterator[bool]) -> Message:
+    """A request without a body, from a client that never leaves."""
+    if next(unread, False):
+        return {"type": "http.request", "body": b"", "more_body": False}
+    never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+    return await never

@@ -1,0 +1,104 @@
+"""What a cached endpoint or function promises: how long, invalidated by what, shared with whom.
+
+A `Policy` is one value, made by the decorator when the module is imported and checked there, so
+that a wrong number is an error that names the endpoint before the first request.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from string import Formatter
+from typing import Any
+
+MAX_LIFE_SECONDS = 30 * 86_400
+MAX_TAG_CHARS = 200
+
+
+class PolicyError(ValueError):
+    """A cache policy that cannot be kept; the message names the function and what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A name that an entry depends on, and that a write invalidates.
+
+    `country:{alpha_2}` is a template. Each entry under a template also carries its family,
+    `country:*`, so that a bulk statement, which does not say which rows it touches, can
+    invalidate them all.
+    """
+
+    text: str
+    fields: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Tag":
+        """Raises ValueError unless `text` is a name with plain `{field}` placeholders."""
+        if not isinstance(text, str) or not text or len(text) > MAX_TAG_CHARS:
+            raise ValueError(f"a tag is a text of 1 to {MAX_TAG_CHARS} characters, not {text!r}")
+        fields = []
+        for _, field, form, conversion in Formatter().parse(text):
+            if field is not None and (not field.isidentifier() or form or conversion):
+                raise ValueError(f"tag {text!r}: a placeholder is a plain name such as {{code}}")
+            if field is not None:
+                fields.append(field)
+        return cls(text, tuple(fields))
+
+    @property
+    def family(self) -> str:
+        """The tag that stands for every value of the template; the tag itself without one."""
+        return self.text.format(**dict.fromkeys(self.fields, "*"))
+
+    def render(self, values: Mapping[str, object]) -> str:
+        """The tag for these values. Raises KeyError when one is missing."""
+        if not self.fields:
+            return self.text
+        return self.text.format(**{field: values[field] for field in self.fields})
+
+    def names(self, values: Mapping[str, object]) -> tuple[str, ...]:
+        """What an entry made from these values depends on."""
+        return (self.render(values), self.family) if self.fields else (self.text,)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """See `app.cache.cache` for the meaning of each field. Times are in seconds."""
+
+    expire: float
+    stale: float = 0
+    stale_if_error: float = 0
+    tags: tuple[Tag, ...] = ()
+    vary: tuple[str, ...] = ()
+    public: bool = False
+    guard: Callable[..., Any] | None = None
+    per_user: bool = False
+    browser: str = "no-cache"
+    expire_not_found: float = 0
+
+    def __post_init__(self) -> None:
+        for name in ("expire", "stale", "stale_if_error", "expire_not_found"):
+            self._check_seconds(name, getattr(self, name))
+        if self.per_user and self.guard is None:
+            raise ValueError("per_user=True needs guard=, the dependency that returns the user")
+        if self.per_user and self.public:
+            raise ValueError("per_user=True and public=True exclude each other")
+        if "*" in self.vary:
+            raise ValueError("vary=('*',) can never be a hit: name the headers, or use expire=0")
+        if any(not name.isascii() or name != name.lower() or " " in name for name in self.vary):
+            raise ValueError(f"vary takes header names in lower case, not {self.vary!r}")
+
+    @staticmethod
+    def _check_seconds(name: str, value: object) -> None:
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        if not good or not 0 <= value <= MAX_LIFE_SECONDS:  # type: ignore[operator]
+            raise ValueError(f"{name} is {value!r}: allowed are 0 to {MAX_LIFE_SECONDS} seconds")
+
+    @property
+    def enabled(self) -> bool:
+        return self.expire > 0
+
+    @property
+    def life_seconds(self) -> float:
+        """How long an entry is kept at all: past its freshness it serves `stale` or an error."""
+        return self.expire + max(self.stale, self.stale_if_error)
+
+    def tag_names(self, values: Mapping[str, object]) -> tuple[str, ...]:
+        return tuple(name for tag in self.tags for name in tag.names(values))

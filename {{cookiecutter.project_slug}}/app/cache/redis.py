@@ -1,0 +1,230 @@
+"""The cache in Redis or Valkey: `redis://`, `rediss://`.
+
+Each call is bounded by a short timeout of our own and is not repeated: with redis-py's defaults one
+request can wait a minute for a silent server. Reads that are pending in the same turn of the event
+loop go out as one MGET, because the client costs more per command than the server does. A script
+touches the keys of one tag only.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from app.cache.backend import GENERATION_TTL_SECONDS, HOLD_SECONDS, LOCK_SECONDS, CacheUnavailable
+from app.cache.breaker import Breaker
+from app.cache.entry import GENERATION_BYTES
+from app.cache.metrics import Recorder
+
+T = TypeVar("T")
+
+# A request makes at most two calls before its answer: its whole loss is below 100 ms.
+CALL_TIMEOUT_SECONDS = 0.04
+MAX_CONNECTIONS = 64
+
+# KEYS: generation, holders and, for the first tag of an entry, its lock. ARGV: new generation, its
+# life in ms, lock token, life of the lock in ms. Gives the generation, and 1 if the lock was taken.
+# The server's clock alone decides which holders are alive. A lock names the generation it was taken
+# under: one that is left over from before an invalidation holds nobody up.
+_BEGIN = """
+local generation = redis.call('GET', KEYS[1])
+if not generation then
+    local now = redis.call('TIME')
+    now = now[1] * 1000 + math.floor(now[2] / 1000)
+    if redis.call('ZCOUNT', KEYS[2], now, '+inf') > 0 then return {false, 0} end
+    generation = ARGV[1]
+    redis.call('SET', KEYS[1], generation, 'PX', ARGV[2])
+end
+if not KEYS[3] then return {generation, 0} end
+local lock = redis.call('GET', KEYS[3])
+if lock and lock ~= generation .. ARGV[3] and string.sub(lock, 1, #generation) == generation then
+    return {generation, 0}
+end
+redis.call('SET', KEYS[3], generation .. ARGV[3], 'PX', ARGV[4])
+return {generation, 1}
+"""
+# KEYS: generation, holders. ARGV: writer, life of the hold in ms.
+_HOLD = """
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[2], 2 * ARGV[2])
+redis.call('DEL', KEYS[1])
+"""
+# KEYS: generation, holders. ARGV: writer, '1' when something was committed.
+_RELEASE = """
+redis.call('ZREM', KEYS[2], ARGV[1])
+if ARGV[2] == '1' then redis.call('DEL', KEYS[1]) end
+"""
+# KEYS: lock. ARGV: token, life in ms; a life of 0 gives the lock up.
+_RELOCK = """
+local lock = redis.call('GET', KEYS[1])
+if not lock or string.sub(lock, -#ARGV[1]) ~= ARGV[1] then return 0 end
+if ARGV[2] == '0' then return redis.call('DEL', KEYS[1]) end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+
+
+class RedisBackend:
+    """Keys: `<name>:e:<key>`, an entry; `<name>:{<tag>}:g`, `…:h` and `…:l:<key>`, the generation
+    of a tag, its holders, and the locks of the entries whose first tag it is.
+    """
+
+    name = "redis"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        recorder: Recorder,
+        timeout: float = CALL_TIMEOUT_SECONDS,
+    ) -> None:
+        self._client: Redis = Redis.from_url(
+            url,
+            decode_responses=False,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None,  # every call has `timeout` around it, which costs less
+            socket_connect_timeout=timeout,
+            max_connections=MAX_CONNECTIONS,
+            client_name=f"{name}-cache",
+        )
+        self._name, self._timeout, self._recorder = name, timeout, recorder
+        self._breaker = Breaker(self._probe, recorder)
+        self._pending: dict[str, asyncio.Future[bytes | None]] = {}
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def read(self, key: str, tags: Sequence[str]) -> tuple[bytes | None, bytes | None]:
+        if self._breaker.is_open:
+            raise CacheUnavailable("the cache is not answering")
+        names = [f"{self._name}:e:{key}", *(self._generation_key(tag) for tag in tags)]
+        futures = [self._enqueue(name) for name in names]
+        value, *generations = [await asyncio.shield(future) for future in futures]
+        if None in generations or any(len(g or b"") != GENERATION_BYTES for g in generations):
+            return value, None
+        return value, b"".join(generations)  # type: ignore[arg-type]
+
+    def _enqueue(self, name: str) -> "asyncio.Future[bytes | None]":
+        """The value under this key, from the MGET that goes out at the end of this loop turn."""
+        future = self._pending.get(name)
+        if future is None:
+            loop = asyncio.get_running_loop()
+            if not self._pending:
+                loop.call_soon(self._send_pending)
+            future = self._pending[name] = loop.create_future()
+        return future
+
+    def _send_pending(self) -> None:
+        batch, self._pending = self._pending, {}
+        task = asyncio.create_task(self._mget(batch))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _mget(self, batch: dict[str, "asyncio.Future[bytes | None]"]) -> None:
+        try:
+            values = await self._call("read", lambda: self._client.mget(list(batch)))
+        except CacheUnavailable as error:
+            for future in batch.values():
+                future.set_exception(error)
+                future.exception()  # a waiter may be gone: then nobody else would look at it
+        else:
+            for future, value in zip(batch.values(), values, strict=True):
+                future.set_result(value)  # type: ignore[arg-type]
+
+    async def begin(self, key: str, tags: Sequence[str], token: str) -> tuple[bytes | None, bool]:
+        lock, life = self._lock_key(key, tags), GENERATION_TTL_SECONDS * 1000
+
+        def operation() -> Awaitable[list[Any]]:
+            pipeline = self._client.pipeline(transaction=False)
+            if not tags:
+                pipeline.set(lock, token, nx=True, px=LOCK_SECONDS * 1000)
+            for number, tag in enumerate(tags):
+                keys = [*self._tag_keys(tag), *([lock] if number == 0 else [])]
+                generation = secrets.token_bytes(GENERATION_BYTES)
+                pipeline.eval(
+                    _BEGIN, len(keys), *keys, generation, life, token, LOCK_SECONDS * 1000
+                )
+            return pipeline.execute()
+
+        answers = await self._call("begin", operation)
+        if not tags:
+            return b"", bool(answers[0])
+        generations, owner = [answer[0] for answer in answers], bool(answers[0][1])
+        return (None if None in generations else b"".join(generations)), owner
+
+    async def store(self, key: str, value: bytes, seconds: float) -> None:
+        life = max(1, int(seconds * 1000))
+        await self._call("store", lambda: self._client.set(f"{self._name}:e:{key}", value, px=life))
+
+    async def extend(self, key: str, tags: Sequence[str], token: str) -> None:
+        await self._relock(self._lock_key(key, tags), token, LOCK_SECONDS * 1000)
+
+    async def unlock(self, key: str, tags: Sequence[str], token: str) -> None:
+        await self._relock(self._lock_key(key, tags), token, 0)
+
+    async def _relock(self, lock: str, token: str, life: int) -> None:
+        await self._call("lock", lambda: self._client.eval(_RELOCK, 1, lock, token, str(life)))
+
+    async def hold(self, tags: Sequence[str], writer: str) -> None:
+        await self._each_tag("hold", _HOLD, tags, writer, HOLD_SECONDS * 1000)
+
+    async def release(self, tags: Sequence[str], writer: str, *, changed: bool) -> None:
+        await self._each_tag("release", _RELEASE, tags, writer, int(changed))
+
+    async def _each_tag(
+        self, operation: str, script: str, tags: Sequence[str], *arguments: Any
+    ) -> None:
+        def call() -> Awaitable[list[Any]]:
+            pipeline = self._client.pipeline(transaction=False)
+            for tag in tags:
+                pipeline.eval(script, 2, *self._tag_keys(tag), *arguments)
+            return pipeline.execute()
+
+        if tags:
+            await self._call(operation, call)
+
+    async def ping(self) -> None:
+        await self._call("ping", self._client.ping)
+
+    async def _probe(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._client.ping()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise CacheUnavailable(str(error)) from error
+
+    async def aclose(self) -> None:
+        await self._breaker.aclose()
+        await self._client.aclose()
+
+    async def _call(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
+        """The answer of Redis. Raises CacheUnavailable, at once while the breaker is open."""
+        if self._breaker.is_open:
+            raise CacheUnavailable("the cache is not answering")
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await call()
+        except (RedisError, OSError, TimeoutError) as error:
+            self._recorder.count("error", operation)
+            # A refusal (out of memory, wrong type) is an answer: the server is there.
+            if not isinstance(error, ResponseError):
+                self._breaker.failed(error)
+            raise CacheUnavailable(f"{operation}: {error or type(error).__name__}") from error
+        self._breaker.succeeded()
+        return answer
+
+    def _generation_key(self, tag: str) -> str:
+        return f"{self._name}:{{{tag}}}:g"
+
+    def _tag_keys(self, tag: str) -> tuple[str, str]:
+        return self._generation_key(tag), f"{self._name}:{{{tag}}}:h"
+
+    def _lock_key(self, key: str, tags: Sequence[str]) -> str:
+        # Beside the keys of the first tag: a script touches the keys of one tag only.
+        return f"{self._name}:{{{tags[0]}}}:l:{key}" if tags else f"{self._name}:l:{key}"

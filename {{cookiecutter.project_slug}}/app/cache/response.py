@@ -1,0 +1,198 @@
+"""Responses as they are stored and sent: status, prepared headers, body, and a gzip variant.
+
+A payload holds everything that a hit sends, ready made: two header blocks (identity and gzip),
+each with its ETag and Content-Length, and the two bodies. Header lines are joined by CR LF, which
+no header name or value can contain. HTTP semantics here are those of RFC 9110 and RFC 9111.
+"""
+
+import gzip
+import re
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from hashlib import blake2b
+
+from starlette.types import Message
+
+from app.cache.policy import Policy
+
+Headers = list[tuple[bytes, bytes]]
+
+# Below this, gzip saves less than a network packet.
+GZIP_MIN_BYTES = 1024
+GZIP_LEVEL = 5
+
+_LAYOUT = struct.Struct(">HIII")
+_SENTINEL = b"\r\n"
+_COMPRESSIBLE = re.compile(rb"text/|application/([\w.+-]+\+)?(json|xml|javascript)")
+_ENTITY_TAG = re.compile(rb'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+# Made anew for each answer, or about this connection alone (RFC 9110 section 7.6.1).
+_NOT_STORED = {
+    b"age", b"cache-control", b"cache-status", b"connection", b"content-length", b"date", b"etag",
+    b"keep-alive", b"server", b"transfer-encoding", b"vary",
+}  # fmt: skip
+# RFC 9110 section 15.4.5.
+_NOT_MODIFIED = {
+    b"cache-control", b"content-location", b"etag", b"expires", b"last-modified", b"vary",
+}  # fmt: skip
+
+
+class StreamingResponseError(RuntimeError):
+    """A cached endpoint answered in more than one part; only whole bodies can be cached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Capture:
+    """An ASGI `send` that keeps the response. Raises StreamingResponseError on a second part."""
+
+    def __init__(self) -> None:
+        self._status, self._body = 0, b""
+        self._headers: Headers = []
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            self._headers = [(bytes(n).lower(), bytes(v)) for n, v in message["headers"]]
+        elif message["type"] == "http.response.body":
+            if message.get("more_body"):
+                raise StreamingResponseError
+            self._body = message.get("body", b"")
+
+    @property
+    def response(self) -> Response:
+        return Response(self._status, self._headers, self._body)
+
+
+def why_not_stored(response: Response, policy: Policy) -> str | None:
+    """The reason this response must not be stored; None when it may be."""
+    if response.status != 200 and not (response.status == 404 and policy.expire_not_found):
+        return "status"
+    headers = response.headers
+    if any(name == b"set-cookie" for name, _ in headers):
+        return "set-cookie"
+    if {"no-store", "private"} & _tokens(headers, b"cache-control") and not policy.per_user:
+        return "cache-control"
+    if "no-store" in _tokens(headers, b"cache-control"):
+        return "cache-control"
+    if _tokens(headers, b"vary") - set(policy.vary):
+        return "vary"
+    if any(name == b"content-range" for name, _ in headers):
+        return "partial"
+    if any(_SENTINEL in name or _SENTINEL in value for name, value in headers):
+        return "header"
+    return None
+
+
+def encode(response: Response, policy: Policy) -> bytes:
+    """The payload of a response that may be stored."""
+    body, given = response.body, dict(response.headers)
+    etag = given.get(b"etag") or b'"%s"' % blake2b(body, digest_size=16).hexdigest().encode()
+    browser = policy.browser if not policy.per_user else f"private, {policy.browser}"
+    control = given.get(b"cache-control", browser.encode())
+    kept = [(name, value) for name, value in response.headers if name not in _NOT_STORED]
+    compressed = _gzip(response)
+    vary = [*policy.vary, *(["accept-encoding"] if compressed else [])]
+    head = [*kept, (b"cache-control", control)]
+    if vary:
+        head.append((b"vary", ", ".join(vary).encode()))
+    identity = _block([(b"etag", etag), *head, _content_length(body)])
+    encoded = b""
+    if compressed:
+        coding = (b"content-encoding", b"gzip")
+        encoded = _block([(b"etag", _suffixed(etag)), *head, coding, _content_length(compressed)])
+    layout = _LAYOUT.pack(response.status, len(identity), len(encoded), len(body))
+    return layout + identity + encoded + body + compressed
+
+
+def encode_as_it_is(response: Response) -> bytes:
+    """The payload of a response that is only handed to who waits for it now."""
+    block = _block(response.headers)
+    layout = _LAYOUT.pack(response.status, len(block), 0, len(response.body))
+    return layout + block + response.body
+
+
+def decode(payload: bytes, *, accepts_gzip: bool) -> Response:
+    """The variant to send. Raises ValueError or struct.error for bytes that are no payload."""
+    status, identity, encoded, body = _LAYOUT.unpack_from(payload)
+    start = _LAYOUT.size
+    bodies = start + identity + encoded
+    if accepts_gzip and encoded:
+        block, content = payload[start + identity : bodies], payload[bodies + body :]
+    else:
+        block, content = payload[start : start + identity], payload[bodies : bodies + body]
+    lines = iter(block.split(_SENTINEL))
+    return Response(status, list(zip(lines, lines, strict=True)) if block else [], content)
+
+
+def not_modified(response: Response, if_none_match: bytes, if_modified_since: bytes) -> bool:
+    """RFC 9110 section 13.2.2: If-None-Match decides; If-Modified-Since counts only without it."""
+    given = dict(response.headers)
+    if if_none_match:
+        etag = given.get(b"etag", b"")
+        if if_none_match in (etag, b"*"):
+            return True
+        return etag.removeprefix(b"W/") in _ENTITY_TAG.findall(if_none_match)
+    modified = given.get(b"last-modified")
+    if not if_modified_since or modified is None:
+        return False
+    try:
+        since = parsedate_to_datetime(if_modified_since.decode("latin-1"))
+        return parsedate_to_datetime(modified.decode("latin-1")) <= since
+    except (ValueError, TypeError):
+        return False
+
+
+def without_body(response: Response) -> Response:
+    """The 304 for this response."""
+    return Response(304, [pair for pair in response.headers if pair[0] in _NOT_MODIFIED], b"")
+
+
+def accepts_gzip(accept_encoding: bytes) -> bool:
+    """RFC 9110 section 12.5.3, for the one coding that is stored."""
+    if b"gzip" not in accept_encoding and b"*" not in accept_encoding:
+        return False
+    weights: dict[str, float] = {}
+    for item in accept_encoding.decode("latin-1").lower().split(","):
+        coding, _, parameters = item.partition(";")
+        weight = parameters.strip().removeprefix("q=")
+        try:
+            weights[coding.strip()] = float(weight) if parameters.strip() else 1.0
+        except ValueError:
+            weights[coding.strip()] = 0.0
+    return weights.get("gzip", weights.get("*", 0.0)) > 0
+
+
+def _gzip(response: Response) -> bytes:
+    given = dict(response.headers)
+    if len(response.body) < GZIP_MIN_BYTES or b"content-encoding" in given:
+        return b""
+    if not _COMPRESSIBLE.match(given.get(b"content-type", b"")):
+        return b""
+    compressed = gzip.compress(response.body, GZIP_LEVEL, mtime=0)
+    return compressed if len(compressed) < len(response.body) else b""
+
+
+def _suffixed(etag: bytes) -> bytes:
+    """RFC 9110 section 8.8.3.3: a strong ETag differs for each content coding."""
+    return etag if etag.startswith(b"W/") else etag[:-1] + b'-gzip"'
+
+
+def _content_length(body: bytes) -> tuple[bytes, bytes]:
+    return b"content-length", str(len(body)).encode()
+
+
+def _block(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    return _SENTINEL.join(part for pair in headers for part in pair)
+
+
+def _tokens(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> set[str]:
+    """The names in a comma-separated header, without their arguments, in lower case."""
+    values = b",".join(value for name, value in headers if name == wanted).decode("latin-1")
+    return {item.split("=")[0].strip().lower() for item in values.split(",")} - {""}

@@ -1,0 +1,248 @@
+"""Startup analysis: which routes are cached, what decides their answers, and whether a hit may skip
+their dependencies.
+
+A hit is answered ahead of routing, so nothing of the route runs: no dependency, no validation. That
+is right only for a route whose answer is decided by its path, its declared query parameters, the
+headers in `vary`, and the user its guard returns. What cannot be shown to be so is refused when the
+application starts, with the route named.
+"""
+
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from fastapi import Depends, FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import _get_param_aliases, get_dependant, get_flat_params
+from fastapi.params import ParamTypes
+from fastapi.routing import iter_route_contexts
+from fastapi.security.base import SecurityBase
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+from starlette.responses import StreamingResponse
+
+from app.cache.function import marker_of
+from app.cache.key import QueryParameter, canonical_query, digest, query_parts
+from app.cache.policy import Policy, PolicyError
+
+# Requests whose key is remembered, so that a hot path is not parsed again.
+MAX_ADDRESSES = 4096
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def shared_dependency(dependency: F) -> F:
+    """Says of a dependency that it gives the same to every client, though it takes the request.
+
+    A database session read from `request.state` is one; anything that looks at headers is not.
+    """
+    dependency.__shared_dependency__ = True  # type: ignore[attr-defined]
+    return dependency
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CachedRoute:
+    """A route whose GET is cached, ready for lookups."""
+
+    name: str
+    policy: Policy
+    prefix: str
+    pattern: re.Pattern[str]
+    query: Mapping[str, QueryParameter]
+    closed_query: bool
+    """Whether undeclared parameters change the answer (a model that forbids or keeps extras)."""
+    guard: Dependant | None
+    dependencies: frozenset[Callable[..., Any]]
+
+    @lru_cache(maxsize=MAX_ADDRESSES)  # noqa: B019 - routes live as long as the process
+    def address(self, path: str, raw_query: bytes, *more: bytes) -> tuple[str, tuple[str, ...]]:
+        """The key and the tags of a request; `more` are values of `vary` headers and the user."""
+        query = canonical_query(raw_query, self.query)
+        key = f"{self.prefix}:{digest([path.encode(), *more, *query_parts(query)])}"
+        values: dict[str, str] = {
+            name: parameter.default or "" for name, parameter in self.query.items()
+        }
+        values.update((name, given[-1]) for name, given in query)
+        match = self.pattern.match(path)
+        return key, self.policy.tag_names(values | (match.groupdict() if match else {}))
+
+
+class RouteTable:
+    """Every route that can answer GET, in the order in which the router tries them."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._routes: list[tuple[re.Pattern[str], CachedRoute | None]] = []
+        self._static: dict[str, CachedRoute] = {}
+        last = 0
+        for context in iter_route_contexts(app.routes):
+            pattern = getattr(context._effective_route, "path_regex", None)
+            if pattern is None or "GET" not in (context.methods or {"GET"}):
+                continue
+            route = _cached_route(context, pattern)
+            static = route and "{" not in (context.path or "")
+            if static and not any(earlier.match(context.path or "") for earlier, _ in self._routes):
+                self._static[context.path or ""] = route  # type: ignore[assignment]
+            self._routes.append((pattern, route))
+            if route is not None:
+                last = len(self._routes)
+        del self._routes[last:]
+
+    def find(self, path: str) -> CachedRoute | None:
+        """The cached route that the router would choose for GET of this path."""
+        route = self._static.get(path)
+        if route is not None:
+            return route
+        for pattern, candidate in self._routes:
+            if pattern.match(path):
+                return candidate
+        return None
+
+
+def _cached_route(context: Any, pattern: re.Pattern[str]) -> CachedRoute | None:
+    marker = marker_of(context.endpoint)
+    dependant = getattr(context, "dependant", None)
+    if marker is None or dependant is None:
+        return None
+    marker.is_endpoint = True
+    policy, methods = marker.policy, sorted(context.methods or ())
+    where = f"{'/'.join(methods)} {context.path} ({marker.name})"
+    if not policy.enabled:
+        return None
+    guard = None
+    if policy.guard is not None:
+        guard = get_dependant(path=context.path_format, call=_returning(policy.guard))
+    guarded = {node.call for node in _walk(guard)} if guard else set()
+    problems = [*_problems(context, dependant, policy, guarded)]
+    if policy.guard is not None and policy.guard not in {node.call for node in _walk(dependant)}:
+        problems.append("its guard is no dependency of the route, which a miss would leave open")
+    query, closed = _query_parameters(dependant)
+    known = set(query) | set(context.param_convertors)
+    for tag in policy.tags:
+        if missing := set(tag.fields) - known:
+            problems.append(f"tag {tag.text!r} needs {sorted(missing)}, no path or query parameter")
+    if problems:
+        raise PolicyError(f"cannot cache {where}: " + "; ".join(problems))
+    return CachedRoute(
+        name=context.path_format,
+        policy=policy,
+        prefix=_prefix(context),
+        pattern=pattern,
+        query=query,
+        closed_query=closed,
+        guard=guard,
+        dependencies=frozenset(node.call for node in _walk(dependant) if node.call),
+    )
+
+
+def _returning(guard: Callable[..., Any]) -> Callable[..., Any]:
+    async def identify(identity: Any = Depends(guard)) -> Any:  # noqa: B008
+        return identity
+
+    return identify
+
+
+def _prefix(context: Any) -> str:
+    """Route and schema build: a deployment with another response shape reads other keys."""
+    field = context.response_field
+    schema: object = None
+    if field is not None:
+        schema = field._type_adapter.json_schema(mode="serialization")
+    identity = [context.path_format, context.unique_id, schema]
+    text = json.dumps(identity, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def _walk(dependant: Dependant) -> Iterator[Dependant]:
+    for node in dependant.dependencies:
+        yield node
+        yield from _walk(node)
+
+
+def _problems(
+    context: Any, dependant: Dependant, policy: Policy, guarded: set[Callable[..., Any] | None]
+) -> Iterator[str]:
+    if set(context.methods or ()) - {"GET", "HEAD"}:
+        yield "only GET can be cached; give other methods an endpoint of their own"
+    if context.is_sse_stream or context.is_json_stream or _streams(context.response_class):
+        yield "it streams its response; cache a function that makes the data instead"
+    if dependant.background_tasks_param_name:
+        yield "background tasks would run on misses only"
+    yield from _node_problems(dependant, policy, "the endpoint")
+    pending = list(dependant.dependencies)
+    while pending:
+        node = pending.pop()
+        if node.call in guarded or getattr(node.call, "__shared_dependency__", False):
+            continue
+        name = getattr(node.call, "__qualname__", type(node.call).__name__)
+        yield from _node_problems(node, policy, f"dependency {name}")
+        pending.extend(node.dependencies)
+
+
+def _node_problems(node: Dependant, policy: Policy, name: str) -> Iterator[str]:
+    advice = (
+        "make it the guard (guard=…) if it tells users apart or keeps them out, or mark it with "
+        "@shared_dependency if it gives the same to every client"
+    )
+    if isinstance(node.call, SecurityBase) or node.security_scopes_param_name:
+        yield f"{name} is a security scheme, which a hit would skip: {advice}"
+    elif node.request_param_name or node.http_connection_param_name:
+        yield f"{name} takes the whole request, so what decides the answer is unknown: {advice}"
+    if node.body_params:
+        yield f"{name} reads a request body"
+    if node.cookie_params:
+        names = ", ".join(field.name for field in node.cookie_params)
+        yield f"{name} reads cookies ({names}): {advice}"
+    undeclared = {field.alias for field in _flat(node.header_params)} - set(policy.vary)
+    if undeclared:
+        yield f"{name} reads headers that are not in vary: {', '.join(sorted(undeclared))}"
+
+
+def _flat(fields: list[Any]) -> list[Any]:
+    return get_flat_params(Dependant(header_params=fields))
+
+
+def _streams(response_class: Any) -> bool:
+    actual = getattr(response_class, "value", response_class)
+    return inspect.isclass(actual) and issubclass(actual, StreamingResponse)
+
+
+def _query_parameters(dependant: Dependant) -> tuple[dict[str, QueryParameter], bool]:
+    """The query parameters declared anywhere in the tree, and whether other names matter too."""
+    declared: dict[str, QueryParameter] = {}
+    for field in get_flat_params(dependant):
+        if getattr(field.field_info, "in_", ParamTypes.query) is not ParamTypes.query:
+            continue
+        repeats = _is_sequence(field.field_info.annotation)
+        default = None if repeats else _as_written(field.field_info.default)
+        for _, alias in _get_param_aliases(field, convert_underscores=False):
+            declared[alias] = QueryParameter(repeats, default)
+    closed = False
+    for node in (dependant, *_walk(dependant)):
+        for field in node.query_params:
+            model = field.field_info.annotation
+            if inspect.isclass(model) and issubclass(model, BaseModel):
+                closed |= model.model_config.get("extra") in ("forbid", "allow")
+    return declared, closed
+
+
+def _is_sequence(annotation: Any) -> bool:
+    from fastapi._compat import field_annotation_is_sequence
+
+    return field_annotation_is_sequence(annotation)
+
+
+def _as_written(default: Any) -> str | None:
+    """A default as a client would write it in a query; None when there is none."""
+    if default is None or default is PydanticUndefined:
+        return None
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, Enum):
+        return str(default.value)
+    return str(default) if isinstance(default, str | int | float) else None

@@ -1,0 +1,129 @@
+"""Looking up and storing: the only place where freshness and generations are judged.
+
+A failing backend is a miss here, never an error: `Store` turns CacheUnavailable into the state
+`unavailable` and a counter.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from app.cache.backend import Backend, CacheUnavailable
+from app.cache.entry import Entry
+from app.cache.metrics import Recorder
+from app.cache.policy import Policy
+
+# An entry expires up to this part of its life early, so that pages stored together do not all
+# expire together.
+JITTER = 0.1
+MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
+
+State = Literal["fresh", "stale", "expired", "invalidated", "absent", "undecodable", "unavailable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What is under a key. `entry` is set while it may be served: fresh, stale, or on error."""
+
+    state: State
+    entry: Entry | None
+    generations: bytes | None
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What a computation came to, and what may be done with it."""
+
+    payload: bytes | None
+    """None when it could not be captured, so that everybody has to ask the origin on their own."""
+    storable: bool = True
+    shared: bool = True
+    """Whether others who asked for the same key may have it."""
+    failed: bool = False
+    """Whether the origin is in trouble: a stale entry is better than this."""
+    expire: float | None = None
+    """Seconds of freshness where they are not those of the policy."""
+
+
+class Store:
+    """Entries of one cache; `clock` gives seconds since the Unix epoch."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        recorder: Recorder,
+        *,
+        clock: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self._backend, self._recorder = backend, recorder
+        self._clock, self._rng = clock, rng
+
+    async def lookup(self, key: str, tags: Sequence[str]) -> Lookup:
+        try:
+            raw, generations = await self._backend.read(key, tags)
+        except CacheUnavailable:
+            return Lookup("unavailable", None, None, self._now())
+        now = self._now()
+        if raw is None:
+            return Lookup("absent", None, generations, now)
+        entry = Entry.decode(raw)
+        if entry is None:
+            return Lookup("undecodable", None, generations, now)
+        if entry.generations != generations:
+            return Lookup("invalidated", None, generations, now)
+        if now < entry.fresh_until:
+            return Lookup("fresh", entry, generations, now)
+        if now < entry.stale_until:
+            return Lookup("stale", entry, generations, now)
+        return Lookup("expired", entry if now < entry.error_until else None, generations, now)
+
+    async def begin(self, key: str, tags: Sequence[str], token: str) -> tuple[bytes | None, bool]:
+        """Generations and lock for a computation; neither when the cache is unavailable."""
+        try:
+            return await self._backend.begin(key, tags, token)
+        except CacheUnavailable:
+            return None, False
+
+    async def put(
+        self, key: str, computed: Computed, policy: Policy, generations: bytes, compute_ms: int
+    ) -> None:
+        """Stores what was computed from data read after `generations` were."""
+        if computed.payload is None or len(computed.payload) > MAX_PAYLOAD_BYTES:
+            self._recorder.count("rejected", "too large")
+            return
+        expire = policy.expire if computed.expire is None else computed.expire
+        fresh = expire * (1 - JITTER * self._rng.random())
+        now = self._now()
+        entry = Entry(
+            created=now,
+            fresh_until=now + int(fresh * 1000),
+            stale_until=now + int((fresh + policy.stale) * 1000),
+            error_until=now + int((fresh + max(policy.stale, policy.stale_if_error)) * 1000),
+            compute_ms=compute_ms,
+            generations=generations,
+            payload=computed.payload,
+        )
+        life = fresh + max(policy.stale, policy.stale_if_error)
+        raw = entry.encode()
+        try:
+            await self._backend.store(key, raw, life)
+        except CacheUnavailable:
+            self._recorder.count("rejected", "unavailable")
+        else:
+            self._recorder.count("stored")
+            self._recorder.count("bytes_stored", amount=len(raw))
+
+    async def extend(self, key: str, tags: Sequence[str], token: str) -> None:
+        with suppress(CacheUnavailable):  # counted by the backend; the lock expires by itself
+            await self._backend.extend(key, tags, token)
+
+    async def unlock(self, key: str, tags: Sequence[str], token: str) -> None:
+        with suppress(CacheUnavailable):
+            await self._backend.unlock(key, tags, token)
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)

@@ -1,0 +1,408 @@
+"""What clients see of a cached endpoint: keys, headers, conditions, and what is never shared."""
+
+import asyncio
+from collections import Counter
+from typing import Annotated, Any
+
+import pytest
+from fastapi import (
+    APIRouter,
+    Depends,
+    FastAPI,
+    Header,
+    HTTPException,
+    Query,
+    Response,
+)
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from pydantic import BaseModel
+
+from app.cache import Cache, InMemoryBackend, cache
+from tests.unit.cache.serving import serving, status
+
+calls: Counter[str] = Counter()
+
+
+@pytest.fixture(autouse=True)
+def no_calls() -> None:
+    calls.clear()
+
+
+@pytest.fixture
+def memory() -> Cache:
+    return Cache(InMemoryBackend(), name="test")
+
+
+async def test_a_second_get_is_a_hit_with_the_same_answer(memory: Cache) -> None:
+    app = FastAPI()
+
+    @app.get("/planets", status_code=200)
+    @cache(60)
+    async def planets(response: Response) -> list[str]:
+        calls["planets"] += 1
+        response.headers["X-Total"] = "2"
+        return ["Mars", "Venus"]
+
+    async with serving(app, memory) as client:
+        miss, hit = await client.get("/planets"), await client.get("/planets")
+    assert calls["planets"] == 1
+    assert (status(miss), status(hit)) == ("fwd=uri-miss", "hit")
+    assert miss.content == hit.content
+    added = {"age", "cache-status"}
+    assert {k: v for k, v in miss.headers.items() if k not in added} == {
+        k: v for k, v in hit.headers.items() if k not in added
+    }
+    assert hit.headers["age"] == "0"
+    assert hit.headers["cache-control"] == "no-cache"
+
+
+async def test_head_is_answered_from_get(memory: Cache) -> None:
+    app = FastAPI()
+
+    @app.get("/planets")
+    @cache(60)
+    async def planets() -> list[str]:
+        calls["planets"] += 1
+        return ["Mars"]
+
+    async with serving(app, memory) as client:
+        head, get = await client.head("/planets"), await client.get("/planets")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(get.content))
+    assert (calls["planets"], status(get)) == (1, "hit")
+
+
+async def test_a_client_that_has_the_answer_gets_304(memory: Cache) -> None:
+    app = FastAPI()
+
+    @app.get("/planets")
+    @cache(60)
+    async def planets() -> list[str]:
+        return ["Mars" * 1000]
+
+    async with serving(app, memory) as client:
+        zipped = await client.get("/planets")
+        plain = await client.get("/planets", headers={"accept-encoding": "identity"})
+        assert zipped.headers["content-encoding"] == "gzip"
+        assert zipped.content == plain.content
+        again = await client.get("/planets", headers={"if-none-match": zipped.headers["etag"]})
+        crossed = await client.get("/planets", headers={"if-none-match": plain.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["vary"] == "accept-encoding"
+    assert crossed.status_code == 200
+
+
+class Filters(BaseModel, extra="forbid"):
+    region: str | None = None
+
+
+async def paging(offset: int = 0) -> int:
+    return offset
+
+
+def keyed_app() -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/pages/{page:path}")
+    @cache(60)
+    async def page(
+        page: str,
+        offset: Annotated[int, Depends(paging)],
+        limit: Annotated[int, Query(ge=1)] = 20,
+        tag: Annotated[list[str] | None, Query()] = None,
+    ) -> list[Any]:
+        calls["page"] += 1
+        return [page, offset, limit, tag]
+
+    @app.get("/closed")
+    @cache(60)
+    async def closed(filters: Annotated[Filters, Query()]) -> str | None:
+        return filters.region
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("/pages/a", "/pages/a?limit=20", True),
+        ("/pages/a", "/pages/a?offset=0", True),
+        ("/pages/a", "/pages/a?unknown=1", True),
+        ("/pages/a?limit=5&offset=2", "/pages/a?offset=2&limit=5", True),
+        ("/pages/a?limit=1&limit=5", "/pages/a?limit=5", True),
+        ("/pages/a", "/pages/b", False),
+        ("/pages/a", "/pages/a/", False),
+        ("/pages/a?limit=5", "/pages/a?limit=6", False),
+        ("/pages/a", "/pages/a?offset=10", False),
+        ("/pages/a?tag=1&tag=2", "/pages/a?tag=2&tag=1", False),
+        ("/pages/a?tag=1%26tag=2", "/pages/a?tag=1&tag=2", False),
+        ("/pages/a%3Flimit=5", "/pages/a?limit=5", False),
+        ("/closed?region=Asia", "/closed?region=Europe", False),
+    ],
+)
+async def test_requests_share_an_entry_when_the_handler_cannot_tell_them_apart(
+    memory: Cache, one: str, other: str, shared: bool
+) -> None:
+    async with serving(keyed_app(), memory) as client:
+        first, second = await client.get(one), await client.get(other)
+    assert (status(second) == "hit") is shared
+    if shared:
+        assert first.content == second.content
+
+
+async def test_invalid_parameters_are_422_and_leave_no_entry(memory: Cache) -> None:
+    async with serving(keyed_app(), memory) as client:
+        for _ in range(2):
+            assert (await client.get("/pages/a?limit=0")).status_code == 422
+        await client.get("/closed")
+        assert (await client.get("/closed?bogus=1")).status_code == 422
+    assert len(memory.backend.entries) == 1  # type: ignore[attr-defined]
+
+
+async def test_undeclared_parameters_mint_no_entries(memory: Cache) -> None:
+    async with serving(keyed_app(), memory) as client:
+        for number in range(500):
+            await client.get(f"/pages/a?utm_{number}={number}")
+    assert len(memory.backend.entries) == 1  # type: ignore[attr-defined]
+    assert calls["page"] == 1
+
+
+async def test_a_very_long_query_is_answered_and_not_cached(memory: Cache) -> None:
+    async with serving(keyed_app(), memory) as client:
+        response = await client.get("/pages/a?tag=" + "x" * 5000)
+    assert (response.status_code, status(response)) == (200, "fwd=bypass")
+
+
+async def test_one_router_under_two_prefixes_has_two_entries(memory: Cache) -> None:
+    router = APIRouter()
+
+    @router.get("/planets/{name}")
+    @cache(60)
+    async def planet(name: str) -> str:
+        calls[name] += 1
+        return name
+
+    app, sub = FastAPI(), FastAPI()
+    app.include_router(router, prefix="/v1")
+    app.include_router(router, prefix="/v2")
+    sub.include_router(router)
+    async with serving(app, memory) as client:
+        answers = [await client.get(f"/{v}/planets/Mars") for v in ("v1", "v2", "v1", "v2")]
+    assert [status(answer) for answer in answers] == ["fwd=uri-miss"] * 2 + ["hit"] * 2
+
+
+async def test_a_route_declared_earlier_wins_as_in_the_router(memory: Cache) -> None:
+    app = FastAPI()
+
+    @app.get("/planets/{name}")
+    async def planet(name: str) -> str:
+        return "not cached"
+
+    @app.get("/planets/all")
+    @cache(60)
+    async def shadowed() -> str:
+        return "never reached"
+
+    async with serving(app, memory) as client:
+        response = await client.get("/planets/all")
+    assert response.json() == "not cached"
+    assert "cache-status" not in response.headers
+
+
+async def test_vary_keeps_answers_apart(memory: Cache) -> None:
+    app = FastAPI()
+
+    @app.get("/greeting")
+    @cache(60, vary=["accept-language"])
+    async def greeting(accept_language: Annotated[str, Header()] = "en") -> str:
+        return accept_language
+
+    async with serving(app, memory) as client:
+        german = await client.get("/greeting", headers={"accept-language": "de"})
+        french = await client.get("/greeting", headers={"accept-language": "fr"})
+        again = await client.get("/greeting", headers={"accept-language": "de"})
+    assert (german.json(), french.json(), again.json()) == ("de", "fr", "de")
+    assert status(again) == "hit"
+    assert again.headers["vary"] == "accept-language"
+
+
+async def user(authorization: Annotated[str, Header()]) -> str:
+    if not authorization.startswith("Bearer "):
+        raise HTTPException(401)
+    return authorization.removeprefix("Bearer ")
+
+
+def personal_app() -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/me")
+    @cache(60, guard=user, per_user=True)
+    async def me(name: Annotated[str, Depends(user)]) -> str:
+        calls[name] += 1
+        return name
+
+    @app.get("/members", dependencies=[Depends(user)])
+    @cache(60, guard=user)
+    async def members() -> str:
+        calls["members"] += 1
+        return "for members"
+
+    @app.get("/open")
+    @cache(60)
+    async def undecided() -> str:
+        calls["open"] += 1
+        return "open"
+
+    @app.get("/public")
+    @cache(60, public=True)
+    async def public() -> str:
+        calls["public"] += 1
+        return "public"
+
+    return app
+
+
+def bearer(name: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {name}"}
+
+
+async def test_what_was_computed_for_one_user_is_never_served_to_another(memory: Cache) -> None:
+    async with serving(personal_app(), memory) as client:
+        for _ in range(2):
+            assert (await client.get("/me", headers=bearer("alice"))).json() == "alice"
+            assert (await client.get("/me", headers=bearer("bob"))).json() == "bob"
+            assert (await client.get("/me")).status_code == 422
+            assert (await client.get("/me", headers={"authorization": "no"})).status_code == 401
+        hit = await client.get("/me", headers=bearer("alice"))
+    assert calls == {"alice": 1, "bob": 1}
+    assert hit.headers["cache-control"] == "private, no-cache"
+
+
+async def test_a_guard_runs_before_every_hit(memory: Cache) -> None:
+    async with serving(personal_app(), memory) as client:
+        await client.get("/members", headers=bearer("alice"))
+        hit = await client.get("/members", headers=bearer("bob"))
+        refused = await client.get("/members", headers={"authorization": "no"})
+    assert (status(hit), calls["members"]) == ("hit", 1)
+    assert refused.status_code == 401
+
+
+@pytest.mark.parametrize("credentials", [bearer("alice"), {"cookie": "sid=1"}])
+async def test_requests_with_credentials_share_public_answers_only(
+    memory: Cache, credentials: dict[str, str]
+) -> None:
+    async with serving(personal_app(), memory) as client:
+        for _ in range(2):
+            assert status(await client.get("/open", headers=credentials)) == "fwd=bypass"
+            await client.get("/public", headers=credentials)
+    assert calls == {"open": 2, "public": 1}
+    assert len(memory.backend.entries) == 1  # type: ignore[attr-defined]
+
+
+async def test_a_client_cannot_bypass_the_cache(memory: Cache) -> None:
+    async with serving(personal_app(), memory) as client:
+        for control in ("no-cache", "no-store", "max-age=0"):
+            await client.get("/open", headers={"cache-control": control, "pragma": "no-cache"})
+    assert calls["open"] == 1
+
+
+async def test_a_dependency_override_is_respected(memory: Cache) -> None:
+    app = personal_app()
+    async with serving(app, memory) as client:
+        await client.get("/me", headers=bearer("alice"))
+        app.dependency_overrides[user] = lambda: "fake"
+        assert (await client.get("/me")).json() == "fake"
+        app.dependency_overrides.clear()
+        assert (await client.get("/me", headers=bearer("alice"))).json() == "alice"
+
+
+async def test_middleware_added_later_sees_hits(memory: Cache) -> None:
+    app = personal_app()
+    async with serving(app, memory) as client:
+        app.add_middleware(CORSMiddleware, allow_origins=["https://a.example"])
+        for _ in range(2):
+            response = await client.get("/open", headers={"origin": "https://a.example"})
+    assert status(response) == "hit"
+    assert response.headers["access-control-allow-origin"] == "https://a.example"
+
+
+def uncacheable_app() -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/cookie")
+    @cache(60)
+    async def cookie(response: Response) -> int:
+        calls["cookie"] += 1
+        response.set_cookie("number", str(calls["cookie"]))
+        return calls["cookie"]
+
+    @app.get("/stream")
+    @cache(60)
+    async def stream() -> Response:
+        async def parts() -> Any:
+            yield b"one "
+            yield b"two"
+
+        return StreamingResponse(parts(), media_type="text/plain")
+
+    @app.get("/text")
+    @cache(60)
+    def text() -> PlainTextResponse:
+        return PlainTextResponse("from a thread")
+
+    @app.get("/fails")
+    @cache(60)
+    async def fails() -> None:
+        calls["fails"] += 1
+        await asyncio.sleep(0.01)
+        raise ZeroDivisionError
+
+    @app.get("/missing/{name}")
+    @cache(60, expire_not_found=5)
+    async def missing(name: str) -> None:
+        calls["missing"] += 1
+        raise HTTPException(404)
+
+    return app
+
+
+async def test_a_cookie_goes_to_the_client_it_was_made_for(memory: Cache) -> None:
+    async with serving(uncacheable_app(), memory) as client:
+        answers = await asyncio.gather(*(client.get("/cookie") for _ in range(10)))
+    numbers = [answer.json() for answer in answers]
+    assert sorted(numbers) == list(range(1, 11))
+    for answer, number in zip(answers, numbers, strict=True):
+        assert f"number={number};" in answer.headers["set-cookie"]
+
+
+async def test_a_stream_is_sent_whole_and_not_stored(memory: Cache) -> None:
+    async with serving(uncacheable_app(), memory) as client:
+        for _ in range(2):
+            response = await client.get("/stream")
+            assert (response.status_code, response.text) == (200, "one two")
+    assert len(memory.backend.entries) == 0  # type: ignore[attr-defined]
+
+
+async def test_a_sync_handler_and_its_media_type_are_cached(memory: Cache) -> None:
+    async with serving(uncacheable_app(), memory) as client:
+        await client.get("/text")
+        hit = await client.get("/text")
+    assert (status(hit), hit.text) == ("hit", "from a thread")
+    assert hit.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+async def test_every_waiter_gets_the_error_and_nothing_is_cached(memory: Cache) -> None:
+    async with serving(uncacheable_app(), memory) as client:
+        answers = await asyncio.gather(*(client.get("/fails") for _ in range(10)))
+        assert {answer.status_code for answer in answers} == {500}
+        assert calls["fails"] == 1
+        await client.get("/fails")
+    assert calls["fails"] == 2
+
+
+async def test_a_404_is_cached_when_the_policy_says_so(memory: Cache) -> None:
+    async with serving(uncacheable_app(), memory) as client:
+        answers = [await client.get("/missing/x") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [404, 404]
+    assert calls["missing"] == 1

@@ -1,0 +1,98 @@
+import enum
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.cache.key import QueryParameter, argument_parts, canonical_query, digest, query_parts
+
+DECLARED = {
+    "limit": QueryParameter(repeats=False, default="20"),
+    "q": QueryParameter(repeats=False, default=None),
+    "tag": QueryParameter(repeats=True, default=None),
+}
+PAIRS = st.lists(st.tuples(st.sampled_from(["limit", "q", "tag", "other"]), st.text(max_size=5)))
+
+
+def query(pairs: list[tuple[str, str]], declared: Mapping[str, QueryParameter] = DECLARED) -> str:
+    return digest(query_parts(canonical_query(urlencode(pairs).encode(), declared)))
+
+
+def meaning(pairs: list[tuple[str, str]]) -> object:
+    """What FastAPI hands to the handler for this query."""
+    last = dict(pairs)
+    repeated = [value for name, value in pairs if name == "tag"]
+    return last.get("limit", "20"), last.get("q"), repeated
+
+
+@given(PAIRS, PAIRS)
+def test_two_queries_share_a_key_exactly_when_they_mean_the_same(
+    one: list[tuple[str, str]], other: list[tuple[str, str]]
+) -> None:
+    assert (query(one) == query(other)) == (meaning(one) == meaning(other))
+
+
+@given(PAIRS)
+def test_the_order_of_names_does_not_matter(pairs: list[tuple[str, str]]) -> None:
+    assert query(pairs) == query(sorted(pairs, key=lambda pair: pair[0]))
+
+
+@given(st.lists(st.binary(max_size=8)), st.lists(st.binary(max_size=8)))
+def test_no_choice_of_parts_collides(one: list[bytes], other: list[bytes]) -> None:
+    assert (digest(one) == digest(other)) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([("tag", "1"), ("tag", "2")], [("tag", "2"), ("tag", "1")]),
+        ([("tag", "1&tag=2")], [("tag", "1"), ("tag", "2")]),
+        ([("q", "")], []),
+        ([("q", "a%2Fb")], [("q", "a/b")]),
+    ],
+)
+def test_different_queries_do_not_collide(
+    one: list[tuple[str, str]], other: list[tuple[str, str]]
+) -> None:
+    assert query(one) != query(other)
+
+
+def test_a_default_and_its_absence_share_a_key() -> None:
+    assert query([("limit", "20")]) == query([])
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+@dataclass(frozen=True)
+class Point:
+    x: int
+
+
+def argument(value: object) -> str:
+    return digest(argument_parts("value", value))
+
+
+def test_values_of_different_types_do_not_collide() -> None:
+    values = [
+        None, True, 1, 1.0, "1", b"1", Decimal(1), [1], (1,), {1}, frozenset({1}), {1: 1},
+        [[1]], ["1"], Colour.RED, Point(1), date(2026, 1, 1), uuid.UUID(int=1), "None", [], {},
+    ]  # fmt: skip
+    assert len({argument(value) for value in values}) == len(values)
+
+
+def test_sets_and_mappings_have_no_order() -> None:
+    assert argument({"b", "a"}) == argument({"a", "b"})
+    assert argument({"a": 1, "b": 2}) == argument({"b": 2, "a": 1})
+
+
+def test_an_object_without_a_stable_identity_is_refused() -> None:
+    with pytest.raises(TypeError, match="'session' is a object, which has no stable identity"):
+        list(argument_parts("session", object()))

@@ -1,0 +1,126 @@
+"""What cannot be cached safely is refused when the application starts, with the route named."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
+
+import pytest
+from fastapi import APIRouter, BackgroundTasks, Cookie, Depends, FastAPI, Header, Request
+from fastapi.responses import StreamingResponse
+from fastapi.security import HTTPBearer
+
+from app.cache import Cache, InMemoryBackend, PolicyError, cache, shared_dependency
+
+
+def bind(endpoint: Callable[..., Any], **route: Any) -> None:
+    app = FastAPI()
+    app.get("/planets", **route)(endpoint)
+    Cache(InMemoryBackend()).bind(app)
+
+
+async def whole_request(request: Request) -> str:
+    return request.headers["x-user"]
+
+
+@shared_dependency
+async def session(request: Request) -> object:
+    return request.state.session
+
+
+@cache(60)
+async def takes_request(request: Request) -> None: ...
+@cache(60)
+async def takes_background(background: BackgroundTasks) -> None: ...
+@cache(60)
+async def takes_header(accept_language: Annotated[str, Header()]) -> None: ...
+@cache(60)
+async def takes_cookie(sid: Annotated[str, Cookie()]) -> None: ...
+@cache(60)
+async def takes_token(token: Annotated[Any, Depends(HTTPBearer())]) -> None: ...
+@cache(60)
+async def takes_user(user: Annotated[str, Depends(whole_request)]) -> None: ...
+@cache(60, tags=["planet:{code}"])
+async def tags_unknown() -> None: ...
+@cache(60)
+async def streams() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "route", "reason"),
+    [
+        (takes_request, {}, "takes the whole request"),
+        (takes_background, {}, "background tasks would run on misses only"),
+        (takes_header, {}, "headers that are not in vary: accept-language"),
+        (takes_cookie, {}, r"reads cookies \(sid\)"),
+        (takes_token, {}, "is a security scheme"),
+        (takes_user, {}, "dependency whole_request takes the whole request"),
+        (tags_unknown, {}, r"tag 'planet:\{code\}' needs \['code'\]"),
+        (streams, {}, "streams its response"),
+        (takes_header, {"response_class": StreamingResponse}, "streams its response"),
+    ],
+)
+def test_a_route_that_cannot_be_cached_is_refused_by_name(
+    endpoint: Callable[..., Any], route: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(PolicyError, match=reason) as raised:
+        bind(endpoint, **route)
+    assert "GET /planets" in str(raised.value)
+    assert endpoint.__name__ in str(raised.value)
+
+
+def test_a_guard_of_the_router_is_not_skipped_silently() -> None:
+    @cache(60)
+    async def planets() -> None: ...
+
+    router = APIRouter(dependencies=[Depends(whole_request)])
+    router.get("/planets")(planets)
+    app = FastAPI()
+    app.include_router(router)
+    with pytest.raises(PolicyError, match="dependency whole_request"):
+        Cache(InMemoryBackend()).bind(app)
+
+
+def test_one_router_included_twice_is_judged_each_time() -> None:
+    @cache(60)
+    async def planets() -> None: ...
+
+    router = APIRouter()
+    router.get("/planets")(planets)
+    app = FastAPI()
+    app.include_router(router, prefix="/open")
+    app.include_router(router, prefix="/closed", dependencies=[Depends(whole_request)])
+    with pytest.raises(PolicyError, match="GET /closed/planets"):
+        Cache(InMemoryBackend()).bind(app)
+
+
+@pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
+def test_only_get_can_be_cached(method: str) -> None:
+    @cache(60)
+    async def planets() -> None: ...
+
+    app = FastAPI()
+    getattr(app, method)("/planets")(planets)
+    app.api_route("/moons", methods=["GET", method.upper()])(planets)
+    with pytest.raises(PolicyError, match="only GET can be cached"):
+        Cache(InMemoryBackend()).bind(app)
+
+
+def test_a_guard_that_the_route_does_not_depend_on_is_refused() -> None:
+    @cache(60, guard=whole_request)
+    async def planets() -> None: ...
+
+    with pytest.raises(PolicyError, match="its guard is no dependency of the route"):
+        bind(planets)
+
+
+def test_what_is_safe_is_accepted() -> None:
+    @cache(60, vary=["accept-language"])
+    async def planets(
+        accept_language: Annotated[str, Header()], shared: Annotated[object, Depends(session)]
+    ) -> None: ...
+
+    @cache(60, guard=whole_request, per_user=True)
+    async def moons(user: Annotated[str, Depends(whole_request)]) -> None: ...
+
+    bind(planets)
+    bind(moons)
