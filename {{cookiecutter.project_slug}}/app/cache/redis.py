@@ -138,18 +138,16 @@ class RedisBackend:
                 future.set_result(value)  # type: ignore[arg-type]
 
     async def begin(self, key: str, tags: Sequence[str], token: str) -> tuple[bytes | None, bool]:
-        lock, life = self._lock_key(key, tags), GENERATION_TTL_SECONDS * 1000
+        lock, life = self._lock_key(key, tags), _ms(GENERATION_TTL_SECONDS)
 
         def operation() -> Awaitable[list[Any]]:
             pipeline = self._client.pipeline(transaction=False)
             if not tags:
-                pipeline.set(lock, token, nx=True, px=LOCK_SECONDS * 1000)
+                pipeline.set(lock, token, nx=True, px=_ms(LOCK_SECONDS))
             for number, tag in enumerate(tags):
                 keys = [*self._tag_keys(tag), *([lock] if number == 0 else [])]
                 generation = secrets.token_bytes(GENERATION_BYTES)
-                pipeline.eval(
-                    _BEGIN, len(keys), *keys, generation, life, token, LOCK_SECONDS * 1000
-                )
+                pipeline.eval(_BEGIN, len(keys), *keys, generation, life, token, _ms(LOCK_SECONDS))
             return pipeline.execute()
 
         answers = await self._call("begin", operation)
@@ -159,11 +157,12 @@ class RedisBackend:
         return (None if None in generations else b"".join(generations)), owner
 
     async def store(self, key: str, value: bytes, seconds: float) -> None:
-        life = max(1, int(seconds * 1000))
-        await self._call("store", lambda: self._client.set(f"{self._name}:e:{key}", value, px=life))
+        await self._call(
+            "store", lambda: self._client.set(f"{self._name}:e:{key}", value, px=_ms(seconds))
+        )
 
     async def extend(self, key: str, tags: Sequence[str], token: str) -> None:
-        await self._relock(self._lock_key(key, tags), token, LOCK_SECONDS * 1000)
+        await self._relock(self._lock_key(key, tags), token, _ms(LOCK_SECONDS))
 
     async def unlock(self, key: str, tags: Sequence[str], token: str) -> None:
         await self._relock(self._lock_key(key, tags), token, 0)
@@ -172,7 +171,7 @@ class RedisBackend:
         await self._call("lock", lambda: self._client.eval(_RELOCK, 1, lock, token, str(life)))
 
     async def hold(self, tags: Sequence[str], writer: str) -> None:
-        await self._each_tag("hold", _HOLD, tags, writer, HOLD_SECONDS * 1000)
+        await self._each_tag("hold", _HOLD, tags, writer, _ms(HOLD_SECONDS))
 
     async def release(self, tags: Sequence[str], writer: str, *, changed: bool) -> None:
         await self._each_tag("release", _RELEASE, tags, writer, int(changed))
@@ -228,3 +227,7 @@ class RedisBackend:
     def _lock_key(self, key: str, tags: Sequence[str]) -> str:
         # Beside the keys of the first tag: a script touches the keys of one tag only.
         return f"{self._name}:{{{tags[0]}}}:l:{key}" if tags else f"{self._name}:l:{key}"
+
+
+def _ms(seconds: float) -> int:
+    return max(1, int(seconds * 1000))

@@ -1,0 +1,187 @@
+"""One contract, every backend: memory, and the Redis or Valkey server of this run."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import redis.asyncio
+
+from app.cache import CacheUnavailable, InMemoryBackend, RedisBackend
+from app.cache.backend import Backend
+from app.cache.entry import GENERATION_BYTES
+from app.cache.metrics import Counters
+
+KEY, TAGS = "key", ["countries", "country:FR"]
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def backend(request: pytest.FixtureRequest, cache_url: str) -> AsyncIterator[Backend]:
+    backend: Backend = InMemoryBackend()
+    if request.param == "redis":
+        backend = RedisBackend(cache_url, name="test", recorder=Counters(), timeout=1)
+    yield backend
+    await backend.aclose()
+
+
+@pytest.fixture
+async def server(cache_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    async with redis.asyncio.Redis.from_url(cache_url) as client:
+        yield client
+
+
+async def begin(backend: Backend, token: str = "reader") -> bytes | None:
+    return (await backend.begin(KEY, TAGS, token))[0]
+
+
+async def test_nothing_is_there_at_first(backend: Backend) -> None:
+    assert await backend.read(KEY, TAGS) == (None, None)
+    assert await backend.read(KEY, []) == (None, b"")
+
+
+async def test_begin_makes_generations_and_keeps_them(backend: Backend) -> None:
+    generations = await begin(backend)
+    assert generations is not None
+    assert len(generations) == GENERATION_BYTES * len(TAGS)
+    assert await begin(backend) == generations
+    assert await backend.read(KEY, TAGS) == (None, generations)
+
+
+async def test_an_entry_is_read_with_its_generations(backend: Backend) -> None:
+    generations = await begin(backend)
+    await backend.store(KEY, b"\x00value", 60)
+    assert await backend.read(KEY, TAGS) == (b"\x00value", generations)
+    assert await backend.read("other", TAGS) == (None, generations)
+
+
+async def test_an_entry_expires(backend: Backend) -> None:
+    await backend.store(KEY, b"value", 0.01)
+    await asyncio.sleep(0.02)
+    assert await backend.read(KEY, []) == (None, b"")
+
+
+async def test_a_hold_ends_the_generations_and_prevents_new_ones(backend: Backend) -> None:
+    await begin(backend)
+    await backend.hold(TAGS[:1], "writer")
+    assert await backend.read(KEY, TAGS) == (None, None)
+    assert await begin(backend) is None
+    assert (await backend.begin(KEY, TAGS[1:], "reader"))[0] is not None
+
+
+async def test_after_the_release_there_are_other_generations(backend: Backend) -> None:
+    before = await begin(backend)
+    await backend.hold(TAGS, "writer")
+    await backend.release(TAGS, "writer", changed=True)
+    after = await begin(backend)
+    assert after is not None
+    assert after != before
+
+
+async def test_a_release_without_a_hold_ends_the_generations(backend: Backend) -> None:
+    await begin(backend)
+    await backend.release(TAGS[1:], "", changed=True)
+    assert await backend.read(KEY, TAGS) == (None, None)
+
+
+async def test_each_of_two_writers_holds_on_its_own(backend: Backend) -> None:
+    await backend.hold(TAGS, "first")
+    await backend.hold(TAGS, "second")
+    await backend.release(TAGS, "first", changed=True)
+    assert await begin(backend) is None
+    await backend.release(TAGS, "second", changed=False)
+    assert await begin(backend) is not None
+
+
+async def test_the_hold_of_a_killed_writer_ends(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cache.memory.HOLD_SECONDS", 0.01)
+    monkeypatch.setattr("app.cache.redis.HOLD_SECONDS", 0.01)
+    await backend.hold(TAGS, "killed")
+    async with asyncio.timeout(5):
+        while await begin(backend) is None:
+            await asyncio.sleep(0.01)
+
+
+async def test_one_at_a_time_has_the_lock(backend: Backend) -> None:
+    assert (await backend.begin(KEY, TAGS, "one"))[1]
+    assert not (await backend.begin(KEY, TAGS, "two"))[1]
+    assert (await backend.begin("other", TAGS, "two"))[1]
+    await backend.unlock(KEY, TAGS, "two")
+    assert not (await backend.begin(KEY, TAGS, "two"))[1]
+    await backend.unlock(KEY, TAGS, "one")
+    assert (await backend.begin(KEY, TAGS, "two"))[1]
+
+
+async def test_without_tags_one_at_a_time_has_the_lock(backend: Backend) -> None:
+    assert await backend.begin(KEY, [], "one") == (b"", True)
+    assert await backend.begin(KEY, [], "two") == (b"", False)
+    await backend.extend(KEY, [], "one")
+    await backend.unlock(KEY, [], "one")
+    assert await backend.begin(KEY, [], "two") == (b"", True)
+
+
+async def test_a_lock_from_before_an_invalidation_holds_nobody_up(backend: Backend) -> None:
+    assert (await backend.begin(KEY, TAGS, "slow"))[1]
+    await backend.release(TAGS, "", changed=True)
+    assert (await backend.begin(KEY, TAGS, "late"))[1]
+
+
+async def test_the_lock_of_a_killed_process_ends(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cache.memory.LOCK_SECONDS", 0.01)
+    monkeypatch.setattr("app.cache.redis.LOCK_SECONDS", 0.01)
+    await backend.begin(KEY, TAGS, "killed")
+    async with asyncio.timeout(5):
+        while not (await backend.begin(KEY, TAGS, "next"))[1]:
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def redis_backend(cache_url: str) -> AsyncIterator[RedisBackend]:
+    backend = RedisBackend(cache_url, name="test", recorder=Counters(), timeout=1)
+    yield backend
+    await backend.aclose()
+
+
+async def test_a_flushed_server_is_empty_and_works(
+    redis_backend: RedisBackend, server: redis.asyncio.Redis
+) -> None:
+    await begin(redis_backend)
+    await redis_backend.store(KEY, b"value", 60)
+    await server.flushall()
+    assert await redis_backend.read(KEY, TAGS) == (None, None)
+    assert await begin(redis_backend, "another") is not None
+
+
+async def test_keys_of_a_wrong_type_are_missing(
+    redis_backend: RedisBackend, server: redis.asyncio.Redis
+) -> None:
+    await server.lpush("test:e:key", "x")
+    await server.lpush("test:{countries}:g", "x")
+    assert await redis_backend.read(KEY, TAGS) == (None, None)
+    with pytest.raises(CacheUnavailable):
+        await redis_backend.begin(KEY, TAGS, "reader")
+    await redis_backend.hold(TAGS, "writer")
+    await redis_backend.release(TAGS, "writer", changed=True)
+    assert await begin(redis_backend) is not None
+
+
+async def test_everything_expires(redis_backend: RedisBackend, server: redis.asyncio.Redis) -> None:
+    await begin(redis_backend)
+    await redis_backend.store(KEY, b"value", 60)
+    await redis_backend.hold(["held"], "writer")
+    keys = await server.keys("*")
+    assert len(keys) == 5  # entry, two generations, lock, holders
+    for key in keys:
+        assert await server.pttl(key) > 0, key
+
+
+async def test_reads_of_one_turn_are_one_command(
+    redis_backend: RedisBackend, server: redis.asyncio.Redis
+) -> None:
+    await redis_backend.ping()
+    before = (await server.info("commandstats")).get("cmdstat_mget", {"calls": 0})["calls"]
+    await asyncio.gather(*(redis_backend.read(f"key{n % 5}", TAGS) for n in range(100)))
+    after = (await server.info("commandstats"))["cmdstat_mget"]["calls"]
+    assert after - before == 1
