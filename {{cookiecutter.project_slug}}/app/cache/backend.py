@@ -8,7 +8,7 @@ proof.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 # A generation outlives every entry that names it; entries whose generation is gone are misses.
 GENERATION_TTL_SECONDS = 31 * 86_400
@@ -16,6 +16,16 @@ GENERATION_TTL_SECONDS = 31 * 86_400
 HOLD_SECONDS = 30
 # A process that is killed while it computes keeps others waiting for this long.
 LOCK_SECONDS = 3
+
+
+class Begun(NamedTuple):
+    """What a computation starts from."""
+
+    generations: bytes | None
+    owner: bool
+    """Whether nobody else, in any process, computes this under the same generations."""
+    value: bytes | None
+    """What is stored by now: somebody may have landed since this one's lookup."""
 
 
 class CacheUnavailable(Exception):
@@ -30,7 +40,7 @@ class Backend(Protocol):
     async def read(self, key: str, tags: Sequence[str]) -> tuple[bytes | None, bytes | None]:
         """The entry under the key, and the generations of its tags, as one snapshot."""
 
-    async def begin(self, key: str, tags: Sequence[str], token: str) -> tuple[bytes | None, bool]:
+    async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
         """Before a computation: the generations, and whether the lock of the key is the token's.
 
         A lock taken under another generation is void: what its owner computes is outdated.

@@ -43,10 +43,12 @@ class Cache:
         *,
         name: str = "cache",
         recorder: Recorder | None = None,
+        client_may_bypass: bool = False,
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
         self.backend, self.name = backend, name
+        self.client_may_bypass = client_may_bypass
         self.recorder: Recorder = recorder or Counters()
         rng = rng or random.Random()
         self.store = Store(backend, self.recorder, clock=clock, rng=rng)
@@ -65,6 +67,8 @@ class Cache:
         table = self._tables.get(app)
         if table is None:
             table = self._tables[app] = RouteTable(app)
+            for mounted in table.mounted:
+                self.bind(mounted)
         return table
 
     async def ping(self) -> None:
@@ -167,11 +171,18 @@ class Cache:
 
 @asynccontextmanager
 async def open_cache(
-    url: str, *, name: str = "cache", recorder: Recorder | None = None
+    url: str,
+    *,
+    name: str = "cache",
+    recorder: Recorder | None = None,
+    client_may_bypass: bool = False,
 ) -> AsyncIterator[Cache]:
     """The cache at `memory://`, `redis://…` or `rediss://…`. Redis need not answer yet.
 
-    Cached functions find it for as long as the block lasts. Raises ValueError for another URL.
+    Cached functions find it for as long as the block lasts. With `client_may_bypass` a request that
+    says `Cache-Control: no-cache` or `no-store` goes to the origin, so that any client can load it.
+
+    Raises ValueError for another URL.
     """
     recorder = recorder or Counters()
     backend: Backend
@@ -184,7 +195,7 @@ async def open_cache(
             raise ValueError(
                 f"CACHE_URL begins with {scheme!r}: allowed are memory://, redis:// and rediss://"
             )
-    cache = Cache(backend, name=name, recorder=recorder)
+    cache = Cache(backend, name=name, recorder=recorder, client_may_bypass=client_may_bypass)
     token = active_cache.set(cache)
     try:
         yield cache

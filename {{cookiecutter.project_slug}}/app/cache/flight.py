@@ -144,19 +144,24 @@ class Flights:
         another process has stored the entry."""
         miss, pause = flight.miss, FIRST_POLL_SECONDS
         while True:
-            flight.generations, owner = await self._store.begin(miss.key, miss.tags, flight.token)
+            begun = await self._store.begin(miss.key, miss.tags, flight.token)
+            flight.generations, owner, stored = begun
             if flight.generations is None:
                 if flight.predecessor is not None:
                     await asyncio.wait([flight.predecessor.landed], timeout=PREDECESSOR_SECONDS)
                 return None, owner
-            if owner:
+            if owner and not stored:
                 return None, True
-            flight.begun, flight.predecessor = True, None
-            await asyncio.sleep(pause * (0.5 + self._rng.random()))
-            pause = min(2 * pause, LAST_POLL_SECONDS)
+            # From here on the answer may be an entry: who joins must have seen its generations.
+            flight.begun = True
+            if not owner:
+                await asyncio.sleep(pause * (0.5 + self._rng.random()))
+                pause = min(2 * pause, LAST_POLL_SECONDS)
             found = await self._store.lookup(miss.key, miss.tags)
             if found.state == "fresh":
-                return found.entry, False
+                return found.entry, owner
+            if owner:
+                return None, True
 
     async def _compute(self, flight: Flight, *, owner: bool) -> tuple[Computed, int]:
         """Runs the computation; its lock lives as long as it does."""

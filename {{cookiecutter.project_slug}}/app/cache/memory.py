@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.cache.backend import GENERATION_TTL_SECONDS, HOLD_SECONDS, LOCK_SECONDS
+from app.cache.backend import GENERATION_TTL_SECONDS, HOLD_SECONDS, LOCK_SECONDS, Begun
 from app.cache.entry import GENERATION_BYTES
 
 MAX_ENTRIES = 10_000
@@ -111,18 +111,19 @@ class InMemoryBackend:
         now = self._clock()
         return self.entries.get(key, now), _joined([self._generation(tag, now) for tag in tags])
 
-    async def begin(self, key: str, tags: Sequence[str], token: str) -> tuple[bytes | None, bool]:
+    async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
         now = self._clock()
+        value = self.entries.get(key, now)
         generations = _joined(
             [self._generation(tag, now) or self._create(tag, now) for tag in tags]
         )
         if generations is None:
-            return None, False
+            return Begun(None, False, value)
         lock = self._locks.get(key)
         if lock and lock.generations == generations and lock.deadline > now:
-            return generations, lock.token == token
+            return Begun(generations, lock.token == token, value)
         self._locks[key] = _Lock(token, generations, now + LOCK_SECONDS)
-        return generations, True
+        return Begun(generations, True, value)
 
     async def store(self, key: str, value: bytes, seconds: float) -> None:
         self.entries.put(key, value, self._clock() + seconds)

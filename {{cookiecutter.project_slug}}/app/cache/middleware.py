@@ -133,6 +133,10 @@ class _Exchange:
         unclaimed = not policy.public and policy.guard is None
         if unclaimed and (b"authorization" in headers or b"cookie" in headers):
             return "credentials"
+        if self.cache.client_may_bypass:
+            control = headers.get(b"cache-control", b"")
+            if b"no-cache" in control or b"no-store" in control:
+                return "client"
         if len(self.scope["query_string"]) > MAX_QUERY_BYTES:
             return "query-length"
         if self.route.closed_query and self._has_undeclared_query():
@@ -217,6 +221,7 @@ class _Exchange:
 
     async def _send_entry(self, entry: Entry, now: int, status: str) -> None:
         response = self._decode(entry.payload)
+        self.cache.recorder.count("seconds_saved", amount=entry.compute_ms / 1000)
         age = max(0, now - entry.created) // 1000
         response.headers.append((b"age", str(age).encode()))
         await self._send(response, status)

@@ -16,7 +16,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from app.cache.backend import GENERATION_TTL_SECONDS, HOLD_SECONDS, LOCK_SECONDS, CacheUnavailable
+from app.cache.backend import (
+    GENERATION_TTL_SECONDS,
+    HOLD_SECONDS,
+    LOCK_SECONDS,
+    Begun,
+    CacheUnavailable,
+)
 from app.cache.breaker import Breaker
 from app.cache.entry import GENERATION_BYTES
 from app.cache.metrics import Recorder
@@ -137,7 +143,7 @@ class RedisBackend:
             for future, value in zip(batch.values(), values, strict=True):
                 future.set_result(value)  # type: ignore[arg-type]
 
-    async def begin(self, key: str, tags: Sequence[str], token: str) -> tuple[bytes | None, bool]:
+    async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
         lock, life = self._lock_key(key, tags), _ms(GENERATION_TTL_SECONDS)
 
         def operation() -> Awaitable[list[Any]]:
@@ -148,13 +154,15 @@ class RedisBackend:
                 keys = [*self._tag_keys(tag), *([lock] if number == 0 else [])]
                 generation = secrets.token_bytes(GENERATION_BYTES)
                 pipeline.eval(_BEGIN, len(keys), *keys, generation, life, token, _ms(LOCK_SECONDS))
+            pipeline.mget(f"{self._name}:e:{key}")  # unlike GET, no error for another type
             return pipeline.execute()
 
-        answers = await self._call("begin", operation)
+        *answers, (value,) = await self._call("begin", operation)
         if not tags:
-            return b"", bool(answers[0])
-        generations, owner = [answer[0] for answer in answers], bool(answers[0][1])
-        return (None if None in generations else b"".join(generations)), owner
+            return Begun(b"", bool(answers[0]), value)
+        generations = [generation for generation, _ in answers]
+        joined = None if None in generations else b"".join(generations)
+        return Begun(joined, bool(answers[0][1]), value)
 
     async def store(self, key: str, value: bytes, seconds: float) -> None:
         await self._call(

@@ -79,9 +79,12 @@ class RouteTable:
     def __init__(self, app: FastAPI) -> None:
         self._routes: list[tuple[re.Pattern[str], CachedRoute | None]] = []
         self._static: dict[str, CachedRoute] = {}
+        self.mounted: list[FastAPI] = []
         last = 0
         for context in iter_route_contexts(app.routes):
-            pattern = getattr(context._effective_route, "path_regex", None)
+            if isinstance(mounted := getattr(context, "app", None), FastAPI):
+                self.mounted.append(mounted)
+            pattern = getattr(context, "path_regex", None)
             if pattern is None or "GET" not in (context.methods or {"GET"}):
                 continue
             route = _cached_route(context, pattern)

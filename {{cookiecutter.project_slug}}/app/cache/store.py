@@ -81,12 +81,19 @@ class Store:
             return Lookup("stale", entry, generations, now)
         return Lookup("expired", entry if now < entry.error_until else None, generations, now)
 
-    async def begin(self, key: str, tags: Sequence[str], token: str) -> tuple[bytes | None, bool]:
-        """Generations and lock for a computation; neither when the cache is unavailable."""
+    async def begin(
+        self, key: str, tags: Sequence[str], token: str
+    ) -> tuple[bytes | None, bool, bool]:
+        """Generations and lock for a computation (neither when the cache is unavailable), and
+        whether there is a fresh entry by now, so that a lookup is worth it."""
         try:
-            return await self._backend.begin(key, tags, token)
+            begun = await self._backend.begin(key, tags, token)
         except CacheUnavailable:
-            return None, False
+            return None, False, False
+        entry = Entry.decode(begun.value or b"")
+        current = entry is not None and entry.generations == begun.generations
+        fresh = entry is not None and current and self._now() < entry.fresh_until
+        return begun.generations, begun.owner, fresh
 
     async def put(
         self, key: str, computed: Computed, policy: Policy, generations: bytes, compute_ms: int

@@ -103,8 +103,8 @@ async def test_the_hold_of_a_killed_writer_ends(
 
 
 async def test_one_at_a_time_has_the_lock(backend: Backend) -> None:
-    assert (await backend.begin(KEY, TAGS, "one"))[1]
-    assert not (await backend.begin(KEY, TAGS, "two"))[1]
+    assert (await backend.begin(KEY, TAGS, "one")).owner
+    assert not (await backend.begin(KEY, TAGS, "two")).owner
     assert (await backend.begin("other", TAGS, "two"))[1]
     await backend.unlock(KEY, TAGS, "two")
     assert not (await backend.begin(KEY, TAGS, "two"))[1]
@@ -113,11 +113,12 @@ async def test_one_at_a_time_has_the_lock(backend: Backend) -> None:
 
 
 async def test_without_tags_one_at_a_time_has_the_lock(backend: Backend) -> None:
-    assert await backend.begin(KEY, [], "one") == (b"", True)
-    assert await backend.begin(KEY, [], "two") == (b"", False)
+    assert await backend.begin(KEY, [], "one") == (b"", True, None)
+    assert await backend.begin(KEY, [], "two") == (b"", False, None)
     await backend.extend(KEY, [], "one")
     await backend.unlock(KEY, [], "one")
-    assert await backend.begin(KEY, [], "two") == (b"", True)
+    await backend.store(KEY, b"value", 60)
+    assert await backend.begin(KEY, [], "two") == (b"", True, b"value")
 
 
 async def test_a_lock_from_before_an_invalidation_holds_nobody_up(backend: Backend) -> None:

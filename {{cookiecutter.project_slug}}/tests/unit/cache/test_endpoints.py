@@ -18,7 +18,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel
 
-from app.cache import Cache, InMemoryBackend, cache
+from app.cache import Cache, CacheMiddleware, InMemoryBackend, cache
 from tests.unit.cache.serving import serving, status
 
 calls: Counter[str] = Counter()
@@ -307,6 +307,15 @@ async def test_a_client_cannot_bypass_the_cache(memory: Cache) -> None:
     assert calls["open"] == 1
 
 
+async def test_a_client_can_bypass_the_cache_where_a_setting_allows_it() -> None:
+    memory = Cache(InMemoryBackend(), client_may_bypass=True)
+    async with serving(personal_app(), memory) as client:
+        await client.get("/open")
+        bypass = await client.get("/open", headers={"cache-control": "no-cache"})
+        hit = await client.get("/open", headers={"cache-control": "max-age=0"})
+    assert (status(bypass), status(hit)) == ("fwd=bypass", "hit")
+
+
 async def test_a_dependency_override_is_respected(memory: Cache) -> None:
     app = personal_app()
     async with serving(app, memory) as client:
@@ -374,6 +383,42 @@ async def test_a_cookie_goes_to_the_client_it_was_made_for(memory: Cache) -> Non
     assert sorted(numbers) == list(range(1, 11))
     for answer, number in zip(answers, numbers, strict=True):
         assert f"number={number};" in answer.headers["set-cookie"]
+
+
+async def test_uncacheable_answers_do_not_queue_behind_each_other(memory: Cache) -> None:
+    app, inside = FastAPI(), asyncio.Barrier(5)
+
+    @app.get("/private")
+    @cache(60)
+    async def private(response: Response) -> None:
+        calls["private"] += 1
+        response.headers["cache-control"] = "no-store"
+        if calls["private"] > 1:
+            await inside.wait()
+
+    async with serving(app, memory) as client, asyncio.timeout(5):
+        await client.get("/private")
+        answers = await asyncio.gather(*(client.get("/private") for _ in range(5)))
+    assert {status(answer) for answer in answers} == {"fwd=uri-miss"}
+    assert calls["private"] == 6
+
+
+async def test_a_mounted_application_is_cached_where_it_is_mounted(memory: Cache) -> None:
+    app, sub = FastAPI(), FastAPI()
+    sub.add_middleware(CacheMiddleware)
+
+    @sub.get("/planets")
+    @cache(60)
+    async def planets(limit: int = 20) -> int:
+        calls["planets"] += 1
+        return calls["planets"]
+
+    app.mount("/v1", sub)
+    app.mount("/v2", sub)
+    async with serving(app, memory) as client:
+        urls = ["/v1/planets", "/v2/planets", "/v1/planets?limit=20", "/v2/planets"]
+        answers = [(await client.get(url)).json() for url in urls]
+    assert answers == [1, 2, 1, 2]
 
 
 async def test_a_stream_is_sent_whole_and_not_stored(memory: Cache) -> None:

@@ -80,6 +80,18 @@ async def test_a_stale_entry_is_served_while_one_refresh_runs(cache: Cache, cloc
     assert await read(cache, policy, origin) == b"2"
 
 
+async def test_one_process_refreshes_for_all(clock: Clock) -> None:
+    backend, origin, policy = InMemoryBackend(clock=clock), Origin(), Policy(10, stale=60)
+    caches = [Cache(backend, clock=clock, rng=NoJitter()) for _ in range(4)]
+    await read(caches[0], policy, origin)
+    clock.now += 11
+    for cache in caches:
+        assert await read(cache, policy, origin) == b"1"
+    for cache in caches:
+        await cache.flights.drain(5)
+    assert origin.reads == 2
+
+
 async def test_a_stale_entry_is_better_than_an_error(cache: Cache, clock: Clock) -> None:
     origin, policy = Origin(), Policy(10, stale_if_error=60)
     await read(cache, policy, origin)

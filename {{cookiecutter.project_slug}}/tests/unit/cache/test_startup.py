@@ -68,6 +68,14 @@ def test_a_route_that_cannot_be_cached_is_refused_by_name(
     assert endpoint.__name__ in str(raised.value)
 
 
+def test_a_mounted_application_is_judged_with_the_one_it_is_mounted_in() -> None:
+    app, sub = FastAPI(), FastAPI()
+    sub.get("/planets")(takes_request)
+    app.mount("/v1", sub)
+    with pytest.raises(PolicyError, match="takes_request"):
+        Cache(InMemoryBackend()).bind(app)
+
+
 def test_a_guard_of_the_router_is_not_skipped_silently() -> None:
     @cache(60)
     async def planets() -> None: ...
