@@ -10,6 +10,8 @@ proof.
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+# What one request may lose to a cache that does not answer, over all its calls (promise P4).
+REQUEST_BUDGET_SECONDS = 0.09
 # A generation outlives every entry that names it; entries whose generation is gone are misses.
 GENERATION_TTL_SECONDS = 31 * 86_400
 # A writer that is killed between COMMIT and release keeps its tags uncached for this long.

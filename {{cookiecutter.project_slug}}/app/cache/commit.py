@@ -7,7 +7,6 @@ told. Events of SAVEPOINTs are left alone: only the outer COMMIT makes a change 
 """
 
 import logging
-import secrets
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,15 +15,15 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction
 from sqlalchemy.util import await_only
 
-from app.cache.core import Cache
+from app.cache.core import Cache, Hold
 from app.cache.policy import Tag
 
-_TAGS, _WRITER = "cache_tags", "cache_writer"
+_TAGS, _HOLD = "cache_tags", "cache_hold"
 
 log = logging.getLogger("app.cache")
 
 
-def invalidate_on_commit(sessions: async_sessionmaker[AsyncSession], cache: Cache) -> None:
+def invalidate_on_commit(sessions: async_sessionmaker[Any], cache: Cache) -> None:
     """From now on the sessions that `sessions` makes invalidate what they change."""
     fenced = type("FencedSession", (Session,), {})
     sessions.configure(sync_session_class=fenced)
@@ -69,8 +68,7 @@ class _Hooks:
             return
         session.flush()  # before_commit comes before the flush that COMMIT would do
         if tags := _collected(session):
-            session.info[_WRITER] = secrets.token_hex(8)
-            await_only(self._cache.hold(tuple(tags), session.info[_WRITER]))
+            session.info[_HOLD] = await_only(self._cache.hold(sorted(tags)))
 
     def release(self, session: Session) -> None:
         # What is raised here would make commit() fail although the row is stored.
@@ -83,12 +81,13 @@ class _Hooks:
             self._end(session, changed=False)
 
     def _end(self, session: Session, *, changed: bool) -> None:
-        tags, writer = session.info.pop(_TAGS, set()), session.info.pop(_WRITER, None)
-        if tags and writer:
+        session.info.pop(_TAGS, None)
+        hold: Hold | None = session.info.pop(_HOLD, None)
+        if hold is not None:
             try:
-                await_only(self._cache.release(tuple(tags), writer, changed=changed))
+                await_only(self._cache.release(hold, changed=changed))
             except Exception:
-                log.exception("cache invalidation failed after COMMIT: %s", ", ".join(tags))
+                log.exception("invalidation failed after COMMIT: %s", ", ".join(hold.tags))
 
 
 def _declared(model: type) -> Iterable[Tag]:

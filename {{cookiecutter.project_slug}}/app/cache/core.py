@@ -10,12 +10,13 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
-from app.cache.backend import Backend, CacheUnavailable
+from app.cache.backend import REQUEST_BUDGET_SECONDS, Backend, CacheUnavailable
 from app.cache.entry import Entry
 from app.cache.flight import Flights, Miss
 from app.cache.function import active_cache
@@ -32,6 +33,15 @@ RETRY_SECONDS = 0.2
 DRAIN_SECONDS = 5.0
 
 log = logging.getLogger("app.cache")
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A writer in progress: what it changes, and what it has spent of its request's budget."""
+
+    tags: tuple[str, ...]
+    writer: str
+    spent: float = 0.0
 
 
 class Cache:
@@ -53,7 +63,7 @@ class Cache:
         rng = rng or random.Random()
         self.store = Store(backend, self.recorder, clock=clock, rng=rng)
         self.flights = Flights(self.store, self.recorder, rng=rng)
-        self.pending: set[str] = set()
+        self._owed: dict[str, Hold] = {}
         self._retry: asyncio.Task[None] | None = None
         self._tables: dict[FastAPI, RouteTable] = {}
         self._hits_for_miss: dict[str, float] = {}
@@ -83,7 +93,7 @@ class Cache:
             return found.entry.payload
         if found.state == "stale" and found.entry is not None:
             self.recorder.count("hit", "stale")
-            self.flights.refresh(miss, found.generations)
+            self.flights.refresh(miss, found)
             return found.entry.payload
         result = await self.compute(miss, found) or await miss.compute()
         assert result.payload is not None
@@ -95,7 +105,7 @@ class Cache:
         None when there is a result that only the request it was made for may have.
         """
         self.recorder.count("miss", found.state)
-        flight, started = self.flights.join(miss, found.generations)
+        flight, started = self.flights.join(miss, found)
         try:
             landed = await asyncio.shield(flight.landed)
         except Exception:
@@ -123,41 +133,47 @@ class Cache:
 
     async def invalidate(self, *tags: str) -> None:
         """Makes every entry with one of these tags a miss. Call it after the data has changed."""
-        await self.release(tags, secrets.token_hex(8), changed=True)
+        await self.release(Hold(tags, secrets.token_hex(8)), changed=True)
 
-    async def hold(self, tags: Sequence[str], writer: str) -> bool:
-        """Before COMMIT. False when the cache could not be told: readers are not held off."""
-        try:
+    async def hold(self, tags: Sequence[str]) -> Hold:
+        """Before COMMIT: until the release, nobody finds or stores an entry with these tags.
+
+        Never raises; when the cache cannot be told, readers are not held off.
+        """
+        writer, started = secrets.token_hex(8), time.monotonic()
+        with suppress(CacheUnavailable):  # counted by the backend
             await self.backend.hold(tags, writer)
-        except CacheUnavailable:
-            return False
-        return True
+        return Hold(tuple(tags), writer, time.monotonic() - started)
 
-    async def release(self, tags: Sequence[str], writer: str, *, changed: bool) -> None:
+    async def release(self, hold: Hold, *, changed: bool) -> None:
         """After COMMIT or rollback. Never raises: what cannot be done now is retried until done."""
         try:
-            await self.backend.release(tags, writer, changed=changed)
-        except CacheUnavailable:
+            async with asyncio.timeout(REQUEST_BUDGET_SECONDS - hold.spent):
+                await self.backend.release(hold.tags, hold.writer, changed=changed)
+        except (CacheUnavailable, TimeoutError):
             if changed:
-                self._owe(tags)
+                self._owe(hold)
 
-    def _owe(self, tags: Sequence[str]) -> None:
-        self.recorder.count("pending_invalidation", "queued", len(tags))
-        log.warning("cache did not take an invalidation, retrying: %s", ", ".join(tags))
-        self.pending.update(tags)
+    @property
+    def pending(self) -> set[str]:
+        """The tags whose invalidation the cache has not taken yet."""
+        return {tag for hold in self._owed.values() for tag in hold.tags}
+
+    def _owe(self, hold: Hold) -> None:
+        self.recorder.count("pending_invalidation", "queued")
+        log.warning("the cache did not take an invalidation, retrying: %s", ", ".join(hold.tags))
+        self._owed[hold.writer] = hold
         if self._retry is None:
-            self._retry = asyncio.create_task(self._retry_pending())
+            self._retry = asyncio.create_task(self._retry_owed())
 
-    async def _retry_pending(self) -> None:
-        while self.pending:
+    async def _retry_owed(self) -> None:
+        while self._owed:
             await asyncio.sleep(RETRY_SECONDS)
-            tags = tuple(self.pending)
-            try:
-                await self.backend.release(tags, "", changed=True)
-            except CacheUnavailable:
-                continue
-            self.pending.difference_update(tags)
-            self.recorder.count("pending_invalidation", "done", len(tags))
+            with suppress(CacheUnavailable):
+                for hold in tuple(self._owed.values()):
+                    await self.backend.release(hold.tags, hold.writer, changed=True)
+                    del self._owed[hold.writer]
+                    self.recorder.count("pending_invalidation", "done")
         self._retry = None
 
     async def aclose(self) -> None:

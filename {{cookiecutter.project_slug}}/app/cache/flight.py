@@ -25,7 +25,7 @@ from app.cache.backend import LOCK_SECONDS
 from app.cache.entry import Entry
 from app.cache.metrics import Recorder
 from app.cache.policy import Policy
-from app.cache.store import Computed, Store
+from app.cache.store import Computed, Lookup, Store
 
 # While another process computes, its result is looked for this often (doubling, with jitter).
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.005, 0.1
@@ -50,6 +50,8 @@ class Flight:
     """A computation under way. `landed` gives its result, or the entry another process stored."""
 
     miss: Miss
+    asked: float
+    """When the request that started it began its lookup, by `time.monotonic`."""
     landed: "asyncio.Future[Computed | Entry]"
     predecessor: "Flight | None" = None
     begun: bool = False
@@ -71,18 +73,20 @@ class Flights:
         self._tasks: set[asyncio.Task[None]] = set()
         self._refreshes = 0
 
-    def join(self, miss: Miss, generations: bytes | None) -> tuple[Flight, bool]:
+    def join(self, miss: Miss, found: Lookup) -> tuple[Flight, bool]:
         """The flight of this key, and whether this call started it. Await `landed` shielded."""
         current = self._flights.get(miss.key)
-        if current is not None and current.may_be_joined(generations):
+        if current is not None and current.may_be_joined(found.generations):
             self._recorder.count("collapsed")
             return current, False
-        flight = Flight(miss, asyncio.get_running_loop().create_future(), current)
+        flight = Flight(
+            miss, found.started, asyncio.get_running_loop().create_future(), predecessor=current
+        )
         self._flights[miss.key] = flight
         self._run(self._fly(flight))
         return flight, True
 
-    def refresh(self, miss: Miss, generations: bytes | None) -> None:
+    def refresh(self, miss: Miss, found: Lookup) -> None:
         """Computes a stale entry anew, unless that happens already or enough others do."""
         if miss.key in self._flights:
             return
@@ -91,7 +95,7 @@ class Flights:
             return
         self._refreshes += 1
         self._recorder.count("refresh")
-        flight, _ = self.join(miss, generations)
+        flight, _ = self.join(miss, found)
         flight.landed.add_done_callback(self._refreshed)
 
     def _refreshed(self, landed: "asyncio.Future[Computed | Entry]") -> None:
@@ -142,9 +146,9 @@ class Flights:
     async def _await_turn(self, flight: Flight) -> tuple[Entry | None, bool]:
         """Until it is this flight's turn to compute (None, and whether it has the lock), or until
         another process has stored the entry."""
-        miss, pause = flight.miss, FIRST_POLL_SECONDS
+        miss, pause, since = flight.miss, FIRST_POLL_SECONDS, flight.asked
         while True:
-            begun = await self._store.begin(miss.key, miss.tags, flight.token)
+            begun = await self._store.begin(miss.key, miss.tags, flight.token, since=since)
             flight.generations, owner, stored = begun
             if flight.generations is None:
                 if flight.predecessor is not None:
@@ -162,6 +166,7 @@ class Flights:
                 return found.entry, owner
             if owner:
                 return None, True
+            since = time.monotonic()
 
     async def _compute(self, flight: Flight, *, owner: bool) -> tuple[Computed, int]:
         """Runs the computation; its lock lives as long as it does."""

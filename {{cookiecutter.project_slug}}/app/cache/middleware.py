@@ -32,7 +32,7 @@ from app.cache.response import (
     without_body,
 )
 from app.cache.routes import CachedRoute
-from app.cache.store import Computed
+from app.cache.store import Computed, Lookup
 
 MAX_VARY_BYTES = 256
 
@@ -105,7 +105,7 @@ class _Exchange:
             await self._send_entry(entry, found.now, f"hit; ttl={ttl}")
         elif found.state == "stale" and entry is not None:
             self.cache.recorder.count("hit", "stale")
-            self._refresh(miss, found.generations)
+            self._refresh(miss, found)
             await self._send_entry(entry, found.now, f"fwd=stale; ttl={ttl}")
         elif self.cache.is_hit_for_miss(miss.key):
             await self._pass("uri-miss", "hit-for-miss")
@@ -124,9 +124,9 @@ class _Exchange:
             stored = "; stored" if result.storable and found.state != "unavailable" else ""
             await self._send(self._decode(result.payload), forward + stored)
 
-    def _refresh(self, miss: Miss, generations: bytes | None) -> None:
+    def _refresh(self, miss: Miss, found: Lookup) -> None:
         with _active(self.cache):
-            self.cache.flights.refresh(miss, generations)
+            self.cache.flights.refresh(miss, found)
 
     def _why_not_cached(self) -> str | None:
         headers, policy = self.headers, self.policy

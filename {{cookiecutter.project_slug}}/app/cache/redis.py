@@ -20,6 +20,7 @@ from app.cache.backend import (
     GENERATION_TTL_SECONDS,
     HOLD_SECONDS,
     LOCK_SECONDS,
+    REQUEST_BUDGET_SECONDS,
     Begun,
     CacheUnavailable,
 )
@@ -29,8 +30,6 @@ from app.cache.metrics import Recorder
 
 T = TypeVar("T")
 
-# A request makes at most two calls before its answer: its whole loss is below 100 ms.
-CALL_TIMEOUT_SECONDS = 0.04
 MAX_CONNECTIONS = 64
 
 # KEYS: generation, holders and, for the first tag of an entry, its lock. ARGV: new generation, its
@@ -90,7 +89,7 @@ class RedisBackend:
         *,
         name: str,
         recorder: Recorder,
-        timeout: float = CALL_TIMEOUT_SECONDS,
+        timeout: float = REQUEST_BUDGET_SECONDS,
     ) -> None:
         self._client: Redis = Redis.from_url(
             url,

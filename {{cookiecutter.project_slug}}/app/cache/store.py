@@ -4,13 +4,15 @@ A failing backend is a miss here, never an error: `Store` turns CacheUnavailable
 `unavailable` and a counter.
 """
 
+import asyncio
 import random
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from app.cache.backend import Backend, CacheUnavailable
+from app.cache.backend import REQUEST_BUDGET_SECONDS, Backend, CacheUnavailable
 from app.cache.entry import Entry
 from app.cache.metrics import Recorder
 from app.cache.policy import Policy
@@ -31,6 +33,8 @@ class Lookup:
     entry: Entry | None
     generations: bytes | None
     now: int
+    started: float
+    """When the lookup began, by `time.monotonic`: the budget of a request counts from here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,37 +67,46 @@ class Store:
         self._clock, self._rng = clock, rng
 
     async def lookup(self, key: str, tags: Sequence[str]) -> Lookup:
+        started = time.monotonic()
         try:
             raw, generations = await self._backend.read(key, tags)
         except CacheUnavailable:
-            return Lookup("unavailable", None, None, self._now())
+            return Lookup("unavailable", None, None, self._now(), started)
+        state, entry, now = self._judge(raw, generations)
+        return Lookup(state, entry, generations, now, started)
+
+    def _judge(
+        self, raw: bytes | None, generations: bytes | None
+    ) -> tuple[State, Entry | None, int]:
         now = self._now()
         if raw is None:
-            return Lookup("absent", None, generations, now)
+            return "absent", None, now
         entry = Entry.decode(raw)
         if entry is None:
-            return Lookup("undecodable", None, generations, now)
+            return "undecodable", None, now
         if entry.generations != generations:
-            return Lookup("invalidated", None, generations, now)
+            return "invalidated", None, now
         if now < entry.fresh_until:
-            return Lookup("fresh", entry, generations, now)
+            return "fresh", entry, now
         if now < entry.stale_until:
-            return Lookup("stale", entry, generations, now)
-        return Lookup("expired", entry if now < entry.error_until else None, generations, now)
+            return "stale", entry, now
+        return "expired", entry if now < entry.error_until else None, now
 
     async def begin(
-        self, key: str, tags: Sequence[str], token: str
+        self, key: str, tags: Sequence[str], token: str, *, since: float
     ) -> tuple[bytes | None, bool, bool]:
         """Generations and lock for a computation (neither when the cache is unavailable), and
-        whether there is a fresh entry by now, so that a lookup is worth it."""
+        whether there is a fresh entry by now, so that a lookup is worth it.
+
+        What was spent on the cache since `since` is gone from the budget of the request.
+        """
         try:
-            begun = await self._backend.begin(key, tags, token)
-        except CacheUnavailable:
+            async with asyncio.timeout(REQUEST_BUDGET_SECONDS - (time.monotonic() - since)):
+                begun = await self._backend.begin(key, tags, token)
+        except (CacheUnavailable, TimeoutError):
             return None, False, False
-        entry = Entry.decode(begun.value or b"")
-        current = entry is not None and entry.generations == begun.generations
-        fresh = entry is not None and current and self._now() < entry.fresh_until
-        return begun.generations, begun.owner, fresh
+        state, _, _ = self._judge(begun.value, begun.generations)
+        return begun.generations, begun.owner, state == "fresh"
 
     async def put(
         self, key: str, computed: Computed, policy: Policy, generations: bytes, compute_ms: int

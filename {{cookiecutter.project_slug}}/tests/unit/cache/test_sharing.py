@@ -44,9 +44,9 @@ async def read(cache: Cache, origin: Origin) -> bytes:
 
 
 async def write(cache: Cache, origin: Origin, value: int) -> None:
-    await cache.hold(["tag"], f"writer {value}")
+    hold = await cache.hold(["tag"])
     origin.value = value
-    await cache.release(["tag"], f"writer {value}", changed=True)
+    await cache.release(hold, changed=True)
 
 
 async def test_a_slow_reader_cannot_store_what_it_read_before_a_write(cache: Cache) -> None:
@@ -78,7 +78,7 @@ async def test_a_read_after_a_write_does_not_join_a_computation_from_before_it(
 
 async def test_nothing_begun_is_joined_while_a_writer_holds_the_tag(cache: Cache) -> None:
     origin = Origin()
-    await cache.hold(["tag"], "writer")
+    await cache.hold(["tag"])
     origin.stop_readers()
     before = asyncio.create_task(read(cache, origin))
     await origin.has_read.wait()
@@ -93,7 +93,7 @@ async def test_nothing_begun_is_joined_while_a_writer_holds_the_tag(cache: Cache
 
 async def test_what_is_read_while_a_writer_holds_the_tag_is_not_stored(cache: Cache) -> None:
     origin = Origin()
-    await cache.hold(["tag"], "writer")
+    await cache.hold(["tag"])
     await read(cache, origin)
     await read(cache, origin)
     assert origin.reads == 2
@@ -101,9 +101,8 @@ async def test_what_is_read_while_a_writer_holds_the_tag_is_not_stored(cache: Ca
 
 async def test_one_of_two_writers_does_not_release_for_the_other(cache: Cache) -> None:
     origin = Origin()
-    await cache.hold(["tag"], "first")
-    await cache.hold(["tag"], "second")
-    await cache.release(["tag"], "first", changed=True)
+    first, _ = await cache.hold(["tag"]), await cache.hold(["tag"])
+    await cache.release(first, changed=True)
     assert await read(cache, origin) == b"1"
     origin.value = 2
     assert await read(cache, origin) == b"2"
@@ -112,8 +111,7 @@ async def test_one_of_two_writers_does_not_release_for_the_other(cache: Cache) -
 async def test_a_rollback_leaves_no_trace(cache: Cache) -> None:
     origin = Origin()
     await read(cache, origin)
-    await cache.hold(["tag"], "writer")
-    await cache.release(["tag"], "writer", changed=False)
+    await cache.release(await cache.hold(["tag"]), changed=False)
     assert await read(cache, origin) == b"1"
     assert await read(cache, origin) == b"1"
     assert origin.reads == 2  # once more after the hold, and then it is cached again

@@ -1,0 +1,39 @@
+"""`/regions`: how many countries each region has, computed from the countries."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import func, select
+
+from app.cache import cache
+from app.countries.models import Country
+from app.database import ReadSessionDep
+from app.listing import ListQuery, Page
+
+router = APIRouter(prefix="/regions", tags=["regions"])
+
+
+class Region(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str
+    countries: int
+
+
+@router.get("")
+@cache(expire=300, tags=["countries"])
+async def list_regions(
+    query: Annotated[ListQuery, Query()], session: ReadSessionDep
+) -> Page[Region]:
+    # A country outside all regions (Antarctica) counts nowhere.
+    regions = (
+        select(Country.region.label("name"), func.count().label("countries"))
+        .where(Country.region.is_not(None))
+        .group_by(Country.region)
+    )
+    rows = await session.execute(
+        regions.order_by(Country.region).limit(query.limit).offset(query.offset)
+    )
+    total = await session.scalar(select(func.count()).select_from(regions.subquery()))
+    return Page[Region].of(rows.all(), total or 0, query)

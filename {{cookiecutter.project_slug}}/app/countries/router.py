@@ -1,0 +1,102 @@
+"""`/countries`: lists and details are cached, and every write makes the cache true again."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from app.cache import cache
+from app.countries import repository
+from app.countries.schemas import (
+    Alpha2,
+    CountryCreate,
+    CountryQuery,
+    CountryRead,
+    CountryUpdate,
+)
+from app.database import ReadSessionDep, WriteSessionDep
+from app.etags import IfMatch, etag, require_match
+from app.listing import Page
+from app.problems import found
+from app.security import token_required
+
+UNKNOWN = "There is no such country."
+
+router = APIRouter(prefix="/countries", tags=["countries"])
+
+
+@router.get("")
+@cache(expire=300, tags=["countries"])
+async def list_countries(
+    query: Annotated[CountryQuery, Query()], session: ReadSessionDep
+) -> Page[CountryRead]:
+    rows, total = await repository.find(session, query)
+    return Page[CountryRead].of(rows, total, query)
+
+
+@router.get("/{alpha_2}", responses={404: {"description": UNKNOWN}})
+@cache(expire=300, tags=["country:{alpha_2}"])
+async def read_country(alpha_2: Alpha2, session: ReadSessionDep, response: Response) -> CountryRead:
+    country = found(await repository.get(session, alpha_2), UNKNOWN)
+    response.headers["ETag"] = etag(country.version)
+    return CountryRead.model_validate(country)
+
+
+@router.post(
+    "",
+    status_code=201,
+    dependencies=[token_required],
+    responses={
+        401: {"description": "The token is missing or wrong."},
+        409: {"description": "One of its codes, or its name, is taken."},
+    },
+)
+async def create_country(
+    values: CountryCreate, session: WriteSessionDep, request: Request, response: Response
+) -> CountryRead:
+    country = await repository.create(session, values)
+    response.headers["Location"] = request.url_for("read_country", alpha_2=country.alpha_2).path
+    response.headers["ETag"] = etag(country.version)
+    return CountryRead.model_validate(country)
+
+
+@router.patch(
+    "/{alpha_2}",
+    dependencies=[token_required],
+    responses={
+        401: {"description": "The token is missing or wrong."},
+        404: {"description": UNKNOWN},
+        409: {"description": "One of its codes, or its name, is taken."},
+        412: {"description": "It has been changed since."},
+    },
+)
+async def update_country(
+    alpha_2: Alpha2,
+    changes: CountryUpdate,
+    session: WriteSessionDep,
+    response: Response,
+    if_match: IfMatch = None,
+) -> CountryRead:
+    country = found(await repository.lock(session, alpha_2), UNKNOWN)
+    require_match(if_match, country.version)
+    await repository.update(session, country, changes)
+    response.headers["ETag"] = etag(country.version)
+    return CountryRead.model_validate(country)
+
+
+@router.delete(
+    "/{alpha_2}",
+    status_code=204,
+    response_class=Response,
+    dependencies=[token_required],
+    responses={
+        401: {"description": "The token is missing or wrong."},
+        404: {"description": UNKNOWN},
+        412: {"description": "It has been changed since."},
+    },
+)
+async def delete_country(
+    alpha_2: Alpha2, session: WriteSessionDep, if_match: IfMatch = None
+) -> None:
+    country = found(await repository.lock(session, alpha_2), UNKNOWN)
+    require_match(if_match, country.version)
+    await repository.delete(session, country)

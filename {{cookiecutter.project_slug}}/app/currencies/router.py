@@ -1,0 +1,109 @@
+"""`/currencies`: lists and details are cached, and every write makes the cache true again."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+
+from app.cache import cache
+from app.currencies import repository
+from app.currencies.schemas import (
+    CurrencyCode,
+    CurrencyCreate,
+    CurrencyQuery,
+    CurrencyRead,
+    CurrencyUpdate,
+)
+from app.database import ReadSessionDep, WriteSessionDep
+from app.etags import IfMatch, etag, require_match
+from app.listing import Page
+from app.problems import found
+from app.security import token_required
+
+UNKNOWN = "There is no such currency."
+
+router = APIRouter(prefix="/currencies", tags=["currencies"])
+
+
+@router.get("")
+@cache(expire=300, tags=["currencies"])
+async def list_currencies(
+    query: Annotated[CurrencyQuery, Query()], session: ReadSessionDep
+) -> Page[CurrencyRead]:
+    rows, total = await repository.find(session, query)
+    return Page[CurrencyRead].of(rows, total, query)
+
+
+@router.get("/{code}", responses={404: {"description": UNKNOWN}})
+@cache(expire=300, tags=["currency:{code}"])
+async def read_currency(
+    code: CurrencyCode, session: ReadSessionDep, response: Response
+) -> CurrencyRead:
+    currency = found(await repository.get(session, code), UNKNOWN)
+    response.headers["ETag"] = etag(currency.version)
+    return CurrencyRead.model_validate(currency)
+
+
+@router.post(
+    "",
+    status_code=201,
+    dependencies=[token_required],
+    responses={
+        401: {"description": "The token is missing or wrong."},
+        409: {"description": "Its code or number is taken."},
+    },
+)
+async def create_currency(
+    values: CurrencyCreate, session: WriteSessionDep, request: Request, response: Response
+) -> CurrencyRead:
+    currency = await repository.create(session, values)
+    response.headers["Location"] = request.url_for("read_currency", code=currency.code).path
+    response.headers["ETag"] = etag(currency.version)
+    return CurrencyRead.model_validate(currency)
+
+
+@router.patch(
+    "/{code}",
+    dependencies=[token_required],
+    responses={
+        401: {"description": "The token is missing or wrong."},
+        404: {"description": UNKNOWN},
+        409: {"description": "Its number is taken."},
+        412: {"description": "It has been changed since."},
+    },
+)
+async def update_currency(
+    code: CurrencyCode,
+    changes: CurrencyUpdate,
+    session: WriteSessionDep,
+    response: Response,
+    if_match: IfMatch = None,
+) -> CurrencyRead:
+    currency = found(await repository.lock(session, code), UNKNOWN)
+    require_match(if_match, currency.version)
+    await repository.update(session, currency, changes)
+    response.headers["ETag"] = etag(currency.version)
+    return CurrencyRead.model_validate(currency)
+
+
+@router.delete(
+    "/{code}",
+    status_code=204,
+    response_class=Response,
+    dependencies=[token_required],
+    responses={
+        401: {"description": "The token is missing or wrong."},
+        404: {"description": UNKNOWN},
+        409: {"description": "A country uses it."},
+        412: {"description": "It has been changed since."},
+    },
+)
+async def delete_currency(
+    code: CurrencyCode, session: WriteSessionDep, if_match: IfMatch = None
+) -> None:
+    currency = found(await repository.lock(session, code), UNKNOWN)
+    require_match(if_match, currency.version)
+    if uses := await repository.count_countries(session, currency):
+        countries = "1 country" if uses == 1 else f"{uses} countries"
+        raise HTTPException(HTTPStatus.CONFLICT, f"{code} is a currency of {countries}.")
+    await repository.delete(session, currency)

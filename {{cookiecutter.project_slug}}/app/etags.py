@@ -1,0 +1,39 @@
+"""ETags of single resources, and `If-Match` (RFC 9110, section 13.1.1), which keeps two clients
+from overwriting each other's changes."""
+
+import re
+import uuid
+from typing import Annotated
+
+from fastapi import Header, HTTPException, status
+
+_ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+
+IfMatch = Annotated[
+    list[str] | None,
+    Header(description="Change it only while its `ETag` is one of these; otherwise 412."),
+]
+
+
+def etag(version: uuid.UUID) -> str:
+    return f'"{version.hex}"'
+
+
+def require_match(if_match: list[str] | None, version: uuid.UUID) -> None:
+    """Raises 412 when the client named versions and this one is not among them."""
+    if if_match is None or _matches(", ".join(if_match), version):
+        return
+    raise HTTPException(
+        status.HTTP_412_PRECONDITION_FAILED,
+        "It has been changed since you read it: read it again, then repeat your change.",
+    )
+
+
+def _matches(if_match: str, version: uuid.UUID) -> bool:
+    if if_match.strip() == "*":
+        return True
+    # A weak tag never matches here. A cache marks compressed copies with a suffix: "…-gzip".
+    return any(
+        not weak and opaque.partition("-")[0] == version.hex
+        for weak, opaque in _ENTITY_TAG.findall(if_match)
+    )

@@ -1,0 +1,109 @@
+"""One log for the service, uvicorn and libraries: lines to read locally, JSON in production.
+
+Each request has an id: the caller's `X-Request-ID` when it is sane, else a new one. It is in every
+line that is logged on the way and in the response. What no handler caught is logged here, once.
+"""
+
+import logging
+import re
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.problems import problem
+from app.settings import Settings
+
+REQUEST_ID_HEADER = "X-Request-ID"
+
+_HANDLER_NAME = "service"
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+def configure_logging(settings: Settings) -> None:
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.ExtraAdder(),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    handler = logging.StreamHandler()
+    handler.set_name(_HANDLER_NAME)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_renderers(settings),
+            ],
+        )
+    )
+    _replace_handlers(handler, settings.log_level)
+
+
+class RequestLogMiddleware:
+    """The outermost middleware, so that every response has its id, the 500 included."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self.app(scope, receive, send_with_id)
+            except Exception:
+                if started:
+                    raise  # half a response was sent: the server logs it and cuts the connection
+                log.exception("unhandled error", method=scope["method"], path=scope["path"])
+                await problem(500, "It is our fault, and it has been logged.")(
+                    scope, receive, send_with_id
+                )
+
+
+def _renderers(settings: Settings) -> list[structlog.types.Processor]:
+    if settings.environment == "production":
+        return [
+            structlog.processors.format_exc_info,
+            structlog.processors.EventRenamer("message"),
+            structlog.processors.JSONRenderer(),
+        ]
+    return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+
+
+def _replace_handlers(handler: logging.Handler, level: str) -> None:
+    root = logging.getLogger()
+    root.setLevel(level)
+    # Only what an earlier call installed: a test runner's handlers stay.
+    root.handlers = [other for other in root.handlers if other.get_name() != _HANDLER_NAME]
+    root.addHandler(handler)
+    for name in ("uvicorn", "uvicorn.access", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True

@@ -1,0 +1,74 @@
+"""The application: what is wired to what, in the order of a start.
+
+`uvicorn app.main:app` serves it. Nothing is opened on import; the lifespan opens the engine and the
+cache, hands them to requests as `request.state`, and closes them.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypedDict
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import health, problems, resources
+from app.body_limit import BodyLimitMiddleware
+from app.cache import Cache, CacheMiddleware, open_cache
+from app.cache.commit import invalidate_on_commit
+from app.database import Sessions, create_engine, create_sessions
+from app.logging import REQUEST_ID_HEADER, RequestLogMiddleware, configure_logging
+from app.settings import Settings
+
+UNAVAILABLE: dict[int | str, dict[str, Any]] = {
+    503: {"description": "The database does not answer. Try again later."}
+}
+
+
+class State(TypedDict):
+    """What requests find in `request.state`."""
+
+    settings: Settings
+    engine: AsyncEngine
+    sessions: Sessions
+    cache: Cache
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    settings = settings or Settings.load()
+    configure_logging(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[State]:
+        engine = create_engine(settings)
+        sessions = create_sessions(engine)
+        try:
+            async with open_cache(settings.cache_url, name=settings.service_name) as cache:
+                cache.bind(app)
+                invalidate_on_commit(sessions.write, cache)
+                yield State(settings=settings, engine=engine, sessions=sessions, cache=cache)
+        finally:
+            await engine.dispose()
+
+    app = FastAPI(title=settings.service_name, lifespan=lifespan)
+    # The last one added is the outermost.
+    app.add_middleware(CacheMiddleware)
+    app.add_middleware(BodyLimitMiddleware)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["ETag", "Location", "Cache-Status", "Age", REQUEST_ID_HEADER],
+        )
+    app.add_middleware(RequestLogMiddleware)
+    problems.install(app)
+
+    app.include_router(health.router)
+    for router in resources.routers():
+        app.include_router(router, responses=UNAVAILABLE)
+    return app
+
+
+app = create_app()

@@ -1,0 +1,53 @@
+"""Runs migrations on `DATABASE_URL`, one process at a time.
+
+Several processes may start `alembic upgrade head` at once, as replicas do: the first one migrates,
+the others wait for it and find nothing left to do. Callers inside Python may name another database
+in `config.attributes["database_url"]`.
+"""
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection, NullPool, func, select
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.database import Base
+from app.logging import configure_logging
+from app.resources import import_models
+from app.settings import Settings
+
+
+def database_url() -> str:
+    given: str | None = context.config.attributes.get("database_url")
+    return given or Settings.load().database_url
+
+
+def migrate(connection: Connection) -> None:
+    context.configure(connection=connection, target_metadata=Base.metadata)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def migrate_alone() -> None:
+    engine = create_async_engine(database_url(), poolclass=NullPool)
+    async with engine.connect() as connection:
+        # Held by the connection, not by a transaction, and given up when the connection closes.
+        await connection.execute(select(func.pg_advisory_lock(func.hashtext("alembic"))))
+        await connection.commit()
+        await connection.run_sync(migrate)
+    await engine.dispose()
+
+
+def print_sql() -> None:
+    context.configure(url=database_url(), target_metadata=Base.metadata, literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+import_models()
+if context.config.cmd_opts is not None:  # started from a command line
+    configure_logging(Settings.load())
+if context.is_offline_mode():
+    print_sql()
+else:
+    asyncio.run(migrate_alone())

@@ -1,0 +1,135 @@
+"""What sessions promise, whatever the resources are."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from app.database import Sessions, WriteSessionDep, create_engine, create_sessions
+from app.main import create_app
+from app.settings import Settings
+from tests.clients import Client, make_settings, serving
+
+
+@pytest.fixture
+async def sessions(settings: Settings) -> AsyncIterator[Sessions]:
+    engine = create_engine(settings)
+    sessions = create_sessions(engine)
+    async with sessions.write.begin() as session:
+        await session.execute(text("CREATE TABLE notes (id int PRIMARY KEY)"))
+    yield sessions
+    await engine.dispose()
+
+
+async def count(sessions: Sessions) -> int | None:
+    async with sessions.read() as session:
+        notes: int | None = await session.scalar(text("SELECT count(*) FROM notes"))
+    return notes
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["INSERT INTO notes VALUES (1)", "CREATE TABLE more (id int)", "DELETE FROM notes"],
+)
+async def test_postgresql_refuses_writes_of_a_read_session(
+    sessions: Sessions, statement: str
+) -> None:
+    async with sessions.read() as session:
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            await session.execute(text(statement))
+
+
+async def test_a_read_session_sees_one_snapshot(sessions: Sessions) -> None:
+    async with sessions.read() as session:
+        before = await session.scalar(text("SELECT count(*) FROM notes"))
+        async with sessions.write.begin() as writer:
+            await writer.execute(text("INSERT INTO notes VALUES (1)"))
+        assert await session.scalar(text("SELECT count(*) FROM notes")) == before == 0
+    assert await count(sessions) == 1
+
+
+async def test_a_write_session_can_write_after_a_read_session_used_its_connection(
+    settings: Settings, sessions: Sessions
+) -> None:
+    engine = create_engine(settings.model_copy(update={"database_pool_size": 1}))
+    one_connection = create_sessions(engine)
+    assert await count(one_connection) == 0
+    async with one_connection.write.begin() as session:
+        await session.execute(text("INSERT INTO notes VALUES (1)"))
+    assert await count(one_connection) == 1
+    await engine.dispose()
+
+
+async def test_what_an_endpoint_raises_rolls_its_writes_back(
+    settings: Settings, sessions: Sessions
+) -> None:
+    app = create_app(settings)
+
+    @app.post("/notes")
+    async def make_note(session: WriteSessionDep) -> None:
+        await session.execute(text("INSERT INTO notes VALUES (1)"))
+        raise RuntimeError
+
+    async with serving(app=app) as client:
+        assert (await client.post("/notes")).status_code == 500
+    assert await count(sessions) == 0
+
+
+async def test_a_connection_that_postgresql_closed_is_replaced_without_an_error(
+    client: Client, sessions: Sessions
+) -> None:
+    assert (await client.get("/health/ready")).status_code == 200
+    async with sessions.write() as session:
+        await session.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+    await asyncio.sleep(0.1)  # until the goodbye has arrived
+    assert (await client.get("/health/ready")).status_code == 200
+
+
+async def test_a_slow_statement_is_given_up_and_answered_with_503(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"database_timeout_seconds": 0.2}))
+
+    @app.post("/slow")
+    async def slow(session: WriteSessionDep) -> None:
+        await session.execute(text("SELECT pg_sleep(30)"))
+
+    async with serving(app=app) as client:
+        async with asyncio.timeout(5):
+            response = await client.post("/slow")
+        assert response.status_code == 503
+        assert "Retry-After" in response.headers
+
+
+async def test_a_pool_without_a_free_connection_is_answered_with_503(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.database.POOL_TIMEOUT_SECONDS", 0.1)
+    app = create_app(settings.model_copy(update={"database_pool_size": 1}))
+
+    @app.post("/one")
+    async def take_one(session: WriteSessionDep) -> None:
+        await session.connection()
+
+    async with serving(app=app) as client:
+        async with client.state["engine"].connect():
+            assert (await client.post("/one")).status_code == 503
+        assert (await client.post("/one")).status_code == 200
+
+
+async def test_an_unknown_database_is_answered_with_503(settings: Settings) -> None:
+    missing = make_settings(database_url=settings.database_url + "x", cache_url="memory://")
+    app = create_app(missing)
+
+    @app.post("/one")
+    async def take_one(session: WriteSessionDep) -> None:
+        await session.connection()
+
+    async with serving(app=app) as client:
+        assert (await client.post("/one")).status_code == 503
+        assert (await client.get("/health/ready")).status_code == 503

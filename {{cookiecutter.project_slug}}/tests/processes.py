@@ -1,0 +1,50 @@
+"""The service as it is run: uvicorn in a process of its own."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+
+from app.settings import Settings
+from tests.services import SERVICE, free_port
+
+START_SECONDS, STOP_SECONDS = 30, 10
+
+
+@asynccontextmanager
+async def uvicorn(settings: Settings) -> AsyncIterator[str]:
+    """The URL of a server in a process of its own, which ends with the block."""
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port)),
+        cwd=SERVICE,
+        env={
+            **os.environ,
+            "DATABASE_URL": settings.database_url,
+            "CACHE_URL": settings.cache_url,
+            "LOG_LEVEL": "WARNING",
+        },
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        await _until_it_answers(url)
+        yield url
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        async with asyncio.timeout(STOP_SECONDS):
+            await process.wait()
+
+
+async def _until_it_answers(url: str) -> None:
+    async with httpx.AsyncClient(base_url=url) as client, asyncio.timeout(START_SECONDS):
+        while True:
+            try:
+                await client.get("/health/live")
+            except httpx.TransportError:
+                await asyncio.sleep(0.05)
+            else:
+                return

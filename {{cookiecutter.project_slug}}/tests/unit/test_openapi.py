@@ -1,0 +1,53 @@
+"""The OpenAPI document says what the service does."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from openapi_spec_validator import validate
+
+from app.main import create_app
+from app.settings import Settings
+
+WRITES = {"post", "put", "patch", "delete"}
+
+
+@pytest.fixture
+def document(settings: Settings) -> dict[str, Any]:
+    return create_app(settings).openapi()
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def test_the_document_is_valid(document: dict[str, Any]) -> None:
+    validate(document)
+
+
+def test_every_error_is_a_problem_document(document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        for status, response in operation["responses"].items():
+            if status >= "400":
+                assert list(response["content"]) == ["application/problem+json"], (path, method)
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_every_write_needs_the_token_and_no_read_does(document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        assert ("security" in operation) == (method in WRITES), (path, method)
+        assert ("401" in operation["responses"]) == (method in WRITES), (path, method)
+
+
+def test_every_operation_on_data_may_be_unavailable(document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        if path != "/health/live":
+            assert "503" in operation["responses"], (path, method)
+
+
+def test_every_operation_with_input_may_refuse_it(document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        if operation.get("parameters") or operation.get("requestBody"):
+            assert "422" in operation["responses"], (path, method)
