@@ -1,0 +1,208 @@
+"""What was generated, in use: the demo, the removal of the example resources, the containers.
+
+The suite of the generated service is not run here: `make test` does that after these tests, in the open.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from generated import LEFT_BY_RUNNING, TEMPLATE, Service, environment, run, uv
+
+pytestmark = pytest.mark.slow
+
+START_SECONDS = 300
+STOP_SECONDS = 30
+COUNTRIES = 249
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+def request(port: int, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        payload = None if body is None else json.dumps(body)
+        if payload:
+            headers["Content-Type"] = "application/json"
+        connection.request(method, path, payload, headers)
+        response = connection.getresponse()
+        text = response.read()
+        lower = {name.lower(): value for name, value in response.getheaders()}
+        is_json = lower.get("content-type", "").split(";")[0].endswith("json")
+        return Answer(response.status, lower, json.loads(text) if is_json else text)
+    finally:
+        connection.close()
+
+
+def assert_a_miss_then_a_hit(port: int, name: str) -> None:
+    miss = request(port, "GET", "/countries?limit=20")
+    hit = request(port, "GET", "/countries?limit=20")
+    assert (miss.status, hit.status) == (200, 200), (miss, hit)
+    assert miss.headers["cache-status"] == f"{name}; fwd=uri-miss; stored"
+    assert hit.headers["cache-status"].startswith(f"{name}; hit; ttl=")
+    assert miss.body == hit.body
+    assert (miss.body["total"], len(miss.body["items"])) == (COUNTRIES, 20)
+
+
+def test_the_demo_serves_from_a_fresh_checkout_and_ends_without_a_trace(tmp_path: Path) -> None:
+    checkout = tmp_path / "a checkout"
+    generated = {*LEFT_BY_RUNNING, ".git", ".baked", "demo", "uv.lock"}
+    shutil.copytree(TEMPLATE, checkout, ignore=lambda _folder, names: generated & set(names))
+
+    port = free_port()
+    with started("make", f"UV={uv()}", "demo", cwd=checkout, port=port) as output:
+        assert_a_miss_then_a_hit(port, "country-service")
+        assert request(port, "GET", "/docs").status == 200
+        assert f":{port}/docs" in output.read_text()
+        assert output.read_text().count("curl") == 2
+
+
+def test_a_service_without_the_example_resources_starts_and_passes_its_tests(
+    generate: Callable[..., Service],
+) -> None:
+    service = generate()
+    service.remove("app/countries", "app/currencies", "migrations/data")
+    service.remove("tests/integration/countries", "tests/integration/currencies")
+    service.remove(*map(str, service.files("migrations/versions/*.py")))
+
+    service.make("check")
+    # What has nothing to do with resources is left to the suite of the whole service.
+    service.make("test", PYTEST_ARGS="--ignore tests/unit/cache --ignore tests/unit/test_devtools.py")
+
+    port = free_port()
+    with started("make", f"UV={uv()}", "run", cwd=service.root, port=port):
+        assert request(port, "GET", "/health/ready").status == 200
+        assert request(port, "GET", "/countries").status == 404
+        assert not [path for path in request(port, "GET", "/openapi.json").body["paths"] if "/countr" in path]
+
+
+@pytest.mark.usefixtures("docker")
+def test_the_containers_serve_cached_countries_and_keep_what_was_written(
+    generate: Callable[..., Service],
+) -> None:
+    service = generate(project_slug=f"smoke-{secrets.token_hex(4)}")
+    port, token = free_port(), secrets.token_hex()
+    country = {"alpha_2": "ZZ", "alpha_3": "ZZZ", "numeric": "999", "name": "Zedland"}
+
+    with containers(service, API_PORT=str(port), API_TOKEN=token) as compose:
+        compose("up", "--wait")
+        assert_a_miss_then_a_hit(port, service.root.name)
+        assert request(port, "GET", "/health/ready").status == 200
+
+        created = request(port, "POST", "/countries", country, Authorization=f"Bearer {token}")
+        assert created.status == 201, created
+        assert request(port, "GET", "/countries?limit=20").body["total"] == COUNTRIES + 1
+
+        # Not root, and nothing to build programs with.
+        assert compose("exec", "-T", "api", "id", "-u").split()[-1] != "0"
+        compose("exec", "-T", "api", "python", "-c", "import shutil; assert not shutil.which('gcc')")
+
+        compose("down")
+        compose("up", "--wait")
+        assert request(port, "GET", "/countries/ZZ").body["name"] == "Zedland"
+        assert request(port, "GET", "/countries?limit=20").body["total"] == COUNTRIES + 1
+
+
+@contextmanager
+def started(*command: str, cwd: Path, port: int) -> Iterator[Path]:
+    """The command, once its service answers; ended as by Ctrl-C, after which nothing may be left."""
+    output = cwd.parent / "output.txt"
+    with output.open("w") as stdout:
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment(PORT=str(port)),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    family: list[psutil.Process] = []
+    try:
+        wait_until_ready(process, port, output)
+        family = psutil.Process(process.pid).children(recursive=True)
+        yield output
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(STOP_SECONDS)
+        psutil.wait_procs(family, timeout=STOP_SECONDS)
+        left = [member for member in processes_of(cwd, family) if member.is_running()]
+        assert left == [], f"still running: {left}\n{output.read_text()}"
+    finally:
+        for member in {*family, *processes_of(cwd, family)}:
+            if member.is_running():
+                member.kill()
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], port: int, output: Path) -> None:
+    for _ in range(START_SECONDS * 2):
+        try:
+            if request(port, "GET", "/health/ready").status == 200:
+                return
+        except OSError:
+            pass
+        try:
+            process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    process.kill()
+    pytest.fail(f"{process.args!r} does not serve\n{output.read_text()}")
+
+
+def processes_of(folder: Path, family: list[psutil.Process]) -> set[psutil.Process]:
+    """Those that descend from the command, and those that work in its folder."""
+    found = set(family)
+    for process in psutil.process_iter(["cwd", "cmdline"]):
+        place = [process.info["cwd"] or "", *(process.info["cmdline"] or [])]
+        if any(str(folder) in part for part in place) and process.pid != os.getpid():
+            found.add(process)
+    return found
+
+
+@contextmanager
+def containers(service: Service, **variables: str) -> Iterator[Callable[..., str]]:
+    """`docker compose` for this service; afterwards no container, volume or image of it is left."""
+    # A build needs what the host needs to reach a package index: its network, and its certificates.
+    variables["BUILD_NETWORK"] = os.environ.get("BUILD_NETWORK", "host")
+    certificates = os.environ.get("BUILD_CA_FILE") or os.environ.get("SSL_CERT_FILE")
+    if certificates:
+        variables["BUILD_CA_FILE"] = certificates
+
+    def compose(*arguments: str) -> str:
+        return run("docker", "compose", *arguments, cwd=service.root, **variables)
+
+    try:
+        yield compose
+    except AssertionError:
+        print(compose("logs", "--no-color", "--tail", "50"))
+        raise
+    finally:
+        compose("down", "--volumes", "--remove-orphans", "--timeout", "5")
+        ours = f"label=org.opencontainers.image.title={service.root.name}"
+        run("docker", "image", "prune", "--all", "--force", "--filter", ours, cwd=service.root)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
