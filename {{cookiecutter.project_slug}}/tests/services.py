@@ -23,9 +23,11 @@ import asyncpg
 import pytest
 import redis
 import yaml
+from docker.errors import APIError, ImageNotFound
 from sqlalchemy.engine import make_url
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.community.redis import PingWaitStrategy, RedisContainer
+from testcontainers.core.config import testcontainers_config
 from testcontainers.core.docker_client import DockerClient
 
 from devtools import postgres_server, redis_server
@@ -161,6 +163,7 @@ class _DockerRedis:
 
 
 def _start_containers(stack: ExitStack) -> tuple[str, str]:
+    _do_without_ryuk_where_it_cannot_be_had()
     postgres = PostgresContainer(
         image("postgres"), username="app", password="app", dbname="app", driver="asyncpg"
     )
@@ -175,6 +178,22 @@ def _start_containers(stack: ExitStack) -> tuple[str, str]:
 def _redis_url(container: RedisContainer) -> str:
     host, port = container.get_container_host_ip(), container.get_exposed_port(container.port)
     return f"redis://{host}:{port}/0"
+
+
+def _do_without_ryuk_where_it_cannot_be_had() -> None:
+    """Ryuk removes what a killed run leaves behind. Behind a closed network tests go on without."""
+    if testcontainers_config.ryuk_disabled:
+        return
+    client = DockerClient().client
+    try:
+        client.images.get(testcontainers_config.ryuk_image)
+    except ImageNotFound:
+        try:
+            client.images.pull(testcontainers_config.ryuk_image)
+        except APIError:
+            testcontainers_config.ryuk_disabled = True
+    finally:
+        client.close()
 
 
 def _docker_answers() -> bool:

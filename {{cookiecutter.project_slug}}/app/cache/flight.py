@@ -18,7 +18,7 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.cache.backend import LOCK_SECONDS
@@ -126,8 +126,10 @@ class Flights:
                 return
             flight.begun = True
             computed, milliseconds = await self._compute(flight, owner=owner)
-            flight.landed.set_result(computed)  # the answer goes out while the entry is stored
-            if computed.storable and flight.generations is not None:
+            stored = computed.storable and flight.generations is not None
+            # The answer goes out while the entry is being stored.
+            flight.landed.set_result(replace(computed, stored=stored))
+            if stored and flight.generations is not None:
                 await self._store.put(
                     miss.key, computed, miss.policy, flight.generations, milliseconds
                 )

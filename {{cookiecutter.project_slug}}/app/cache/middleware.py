@@ -121,7 +121,7 @@ class _Exchange:
                 await self._send_entry(result, found.now, status)
                 return
             forward = "fwd=stale" if found.state == "expired" else "fwd=uri-miss"
-            stored = "; stored" if result.storable and found.state != "unavailable" else ""
+            stored = "; stored" if result.stored else ""
             await self._send(self._decode(result.payload), forward + stored)
 
     def _refresh(self, miss: Miss, found: Lookup) -> None:

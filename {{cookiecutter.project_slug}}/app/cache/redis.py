@@ -1,9 +1,9 @@
 """The cache in Redis or Valkey: `redis://`, `rediss://`.
 
-Each call is bounded by a short timeout of our own and is not repeated: with redis-py's defaults one
-request can wait a minute for a silent server. Reads that are pending in the same turn of the event
-loop go out as one MGET, because the client costs more per command than the server does. A script
-touches the keys of one tag only.
+Each call is bounded by a short timeout of our own and is not repeated: with the defaults of redis-py
+one request can wait a minute for a silent server. Reads that come in the same turn of the event
+loop, or while one is under way, go out as one MGET: the client costs more per command than the
+server does. A script touches the keys of one tag only.
 """
 
 import asyncio
@@ -99,11 +99,14 @@ class RedisBackend:
             socket_connect_timeout=timeout,
             max_connections=MAX_CONNECTIONS,
             client_name=f"{name}-cache",
+            # A connection is made in two commands instead of five.
+            protocol=2,
+            driver_info=None,
         )
         self._name, self._timeout, self._recorder = name, timeout, recorder
         self._breaker = Breaker(self._probe, recorder)
         self._pending: dict[str, asyncio.Future[bytes | None]] = {}
-        self._sending: set[asyncio.Task[None]] = set()
+        self._reading: asyncio.Task[None] | None = None
 
     async def read(self, key: str, tags: Sequence[str]) -> tuple[bytes | None, bytes | None]:
         if self._breaker.is_open:
@@ -116,31 +119,35 @@ class RedisBackend:
         return value, b"".join(generations)  # type: ignore[arg-type]
 
     def _enqueue(self, name: str) -> "asyncio.Future[bytes | None]":
-        """The value under this key, from the MGET that goes out at the end of this loop turn."""
+        """The value under this key, from the next MGET."""
         future = self._pending.get(name)
         if future is None:
             loop = asyncio.get_running_loop()
-            if not self._pending:
+            if not self._pending and self._reading is None:
                 loop.call_soon(self._send_pending)
             future = self._pending[name] = loop.create_future()
         return future
 
     def _send_pending(self) -> None:
         batch, self._pending = self._pending, {}
-        task = asyncio.create_task(self._mget(batch))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        self._reading = asyncio.create_task(self._mget(batch))
 
     async def _mget(self, batch: dict[str, "asyncio.Future[bytes | None]"]) -> None:
         try:
             values = await self._call("read", lambda: self._client.mget(list(batch)))
         except CacheUnavailable as error:
-            for future in batch.values():
+            # Those who came meanwhile have waited for the same silence.
+            failed, self._pending = batch | self._pending, {}
+            for future in failed.values():
                 future.set_exception(error)
                 future.exception()  # a waiter may be gone: then nobody else would look at it
         else:
             for future, value in zip(batch.values(), values, strict=True):
                 future.set_result(value)  # type: ignore[arg-type]
+        finally:
+            self._reading = None
+            if self._pending:
+                self._send_pending()
 
     async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
         lock, life = self._lock_key(key, tags), _ms(GENERATION_TTL_SECONDS)

@@ -50,6 +50,8 @@ class Computed:
     """Whether the origin is in trouble: a stale entry is better than this."""
     expire: float | None = None
     """Seconds of freshness where they are not those of the policy."""
+    stored: bool = False
+    """Whether it goes into the cache: not while a writer holds a tag, or the cache is away."""
 
 
 class Store:

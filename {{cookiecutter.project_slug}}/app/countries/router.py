@@ -25,7 +25,7 @@ router = APIRouter(prefix="/countries", tags=["countries"])
 
 
 @router.get("")
-@cache(expire=300, tags=["countries"])
+@cache(expire=300, stale=60, stale_if_error=3600, tags=["countries"], public=True)
 async def list_countries(
     query: Annotated[CountryQuery, Query()], session: ReadSessionDep
 ) -> Page[CountryRead]:
@@ -34,7 +34,7 @@ async def list_countries(
 
 
 @router.get("/{alpha_2}", responses={404: {"description": UNKNOWN}})
-@cache(expire=300, tags=["country:{alpha_2}"])
+@cache(expire=300, stale=60, stale_if_error=3600, tags=["country:{alpha_2}"], public=True)
 async def read_country(alpha_2: Alpha2, session: ReadSessionDep, response: Response) -> CountryRead:
     country = found(await repository.get(session, alpha_2), UNKNOWN)
     response.headers["ETag"] = etag(country.version)

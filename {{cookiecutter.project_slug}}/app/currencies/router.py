@@ -26,7 +26,7 @@ router = APIRouter(prefix="/currencies", tags=["currencies"])
 
 
 @router.get("")
-@cache(expire=300, tags=["currencies"])
+@cache(expire=300, stale=60, stale_if_error=3600, tags=["currencies"], public=True)
 async def list_currencies(
     query: Annotated[CurrencyQuery, Query()], session: ReadSessionDep
 ) -> Page[CurrencyRead]:
@@ -35,7 +35,7 @@ async def list_currencies(
 
 
 @router.get("/{code}", responses={404: {"description": UNKNOWN}})
-@cache(expire=300, tags=["currency:{code}"])
+@cache(expire=300, stale=60, stale_if_error=3600, tags=["currency:{code}"], public=True)
 async def read_currency(
     code: CurrencyCode, session: ReadSessionDep, response: Response
 ) -> CurrencyRead:

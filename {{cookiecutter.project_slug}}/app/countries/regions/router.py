@@ -22,7 +22,7 @@ class Region(BaseModel):
 
 
 @router.get("")
-@cache(expire=300, tags=["countries"])
+@cache(expire=300, stale=60, stale_if_error=3600, tags=["countries"], public=True)
 async def list_regions(
     query: Annotated[ListQuery, Query()], session: ReadSessionDep
 ) -> Page[Region]:
