@@ -182,7 +182,7 @@ def processes_of(folder: Path, family: list[psutil.Process]) -> set[psutil.Proce
 def containers(service: Service, **variables: str) -> Iterator[Callable[..., str]]:
     """`docker compose` for this service; afterwards no container, volume or image of it is left."""
     # A build needs what the host needs to reach a package index: its network, and its certificates.
-    variables["BUILD_NETWORK"] = os.environ.get("BUILD_NETWORK", "host")
+    variables["BUILD_NETWORK"] = os.environ.get("BUILD_NETWORK", "default")
     certificates = os.environ.get("BUILD_CA_FILE") or os.environ.get("SSL_CERT_FILE")
     if certificates:
         variables["BUILD_CA_FILE"] = certificates

@@ -1,6 +1,6 @@
 """The cache in Redis or Valkey: `redis://`, `rediss://`.
 
-Each call is bounded by a short timeout of our own and is not repeated: with the defaults of redis-py
+Each call is bounded by a short timeout of our own and is not repeated: with redis-py as it is
 one request can wait a minute for a silent server. Reads that come in the same turn of the event
 loop, or while one is under way, go out as one MGET: the client costs more per command than the
 server does. A script touches the keys of one tag only.

@@ -25,8 +25,10 @@ async def test_a_service_without_cache_is_ready_but_degraded(
 
 
 async def test_probes_that_hang_are_given_up() -> None:
-    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
+    over = asyncio.Event()
+
+    async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
         writer.close()
 
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
@@ -39,5 +41,6 @@ async def test_probes_that_hang_are_given_up() -> None:
             start = asyncio.get_running_loop().time()
             response = await client.get("/health/ready")
             took = asyncio.get_running_loop().time() - start
+        over.set()
         assert response.status_code == 503
         assert took < 2 * PROBE_TIMEOUT_SECONDS
