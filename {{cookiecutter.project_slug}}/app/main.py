@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import health, problems, resources
+from app import health, metrics, problems, resources
 from app.body_limit import BodyLimitMiddleware
 from app.cache import Cache, CacheMiddleware, open_cache
 from app.cache.commit import invalidate_on_commit
@@ -43,7 +43,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         engine = create_engine(settings)
         sessions = create_sessions(engine)
         try:
-            async with open_cache(settings.cache_url, name=settings.service_name) as cache:
+            async with open_cache(
+                settings.cache_url,
+                name=settings.service_name,
+                recorder=metrics.PrometheusRecorder(),
+            ) as cache:
                 cache.bind(app)
                 invalidate_on_commit(sessions.write, cache)
                 yield State(settings=settings, engine=engine, sessions=sessions, cache=cache)
@@ -66,6 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
 
     app.include_router(health.router)
+    app.include_router(metrics.router)
     for router in resources.routers():
         app.include_router(router, responses=UNAVAILABLE)
     return app

@@ -192,6 +192,8 @@ def _do_without_ryuk_where_it_cannot_be_had() -> None:
             client.images.pull(testcontainers_config.ryuk_image)
         except APIError:
             testcontainers_config.ryuk_disabled = True
+            # The workers of xdist start containers too.
+            os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"
     finally:
         client.close()
 
