@@ -5,13 +5,13 @@ line that is logged on the way and in the response. What no handler caught is lo
 """
 
 import logging
+import random
 import re
 import sys
-import uuid
+from contextvars import ContextVar
 from typing import Any
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.problems import problem
@@ -20,7 +20,11 @@ from app.settings import Settings
 REQUEST_ID_HEADER = "X-Request-ID"
 
 _HANDLER_NAME = "service"
-_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HEADER_NAME = REQUEST_ID_HEADER.lower().encode()
+_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+# Not one of structlog's own: binding those costs a tenth of a cached response.
+_request_id: ContextVar[str] = ContextVar("request_id")
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -28,6 +32,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 def configure_logging(settings: Settings) -> None:
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_request_id,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -67,27 +72,42 @@ class RequestLogMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = _given_id(scope) or f"{random.getrandbits(128):032x}"
+        header = (_HEADER_NAME, request_id.encode())
         started = False
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+                message = {**message, "headers": [*message.get("headers", ()), header]}
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self.app(scope, receive, send_with_id)
-            except Exception:
-                if started:
-                    raise  # half a response was sent: the server logs it and cuts the connection
-                log.exception("unhandled error", method=scope["method"], path=scope["path"])
-                await problem(500, "It is our fault, and it has been logged.")(
-                    scope, receive, send_with_id
-                )
+        token = _request_id.set(request_id)
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception:
+            if started:
+                raise  # half a response was sent: the server logs it and cuts the connection
+            log.exception("unhandled error", method=scope["method"], path=scope["path"])
+            await problem(500, "It is our fault, and it has been logged.")(
+                scope, receive, send_with_id
+            )
+        finally:
+            _request_id.reset(token)
+
+
+def _given_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == _HEADER_NAME and _SANE_ID.fullmatch(value):
+            return str(value, "ascii")
+    return None
+
+
+def _add_request_id(_: object, __: str, event: structlog.types.EventDict) -> Any:
+    if (request_id := _request_id.get(None)) is not None:
+        event["request_id"] = request_id
+    return event
 
 
 def _drop_color_message(_: object, __: str, event: structlog.types.EventDict) -> Any:

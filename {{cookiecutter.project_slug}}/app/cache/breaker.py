@@ -36,7 +36,7 @@ class Breaker:
     def failed(self, error: Exception) -> None:
         self._failures += 1
         if self._failures >= FAILURES_TO_OPEN and self._probing is None:
-            log.warning("cache is unavailable, serving without it: %s", error)
+            log.warning("cache is unavailable, serving without it: %r", error)
             self._recorder.count("breaker", "open")
             self._probing = asyncio.create_task(self._probe_until_answered())
 

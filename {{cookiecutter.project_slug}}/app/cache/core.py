@@ -26,7 +26,7 @@ from app.cache.redis import RedisBackend
 from app.cache.routes import RouteTable
 from app.cache.store import Computed, Lookup, Store
 
-# A result that must not be stored keeps requests for it from queueing behind each other so long.
+# After a result that nobody may share, requests do not queue behind each other for so long.
 HIT_FOR_MISS_SECONDS = 1.0
 MAX_HITS_FOR_MISS = 10_000
 RETRY_SECONDS = 0.2
@@ -118,15 +118,15 @@ class Cache:
         if landed.failed and found.entry is not None:
             self.recorder.count("hit", "error")
             return found.entry
-        if not landed.storable:
-            self._remember_unstorable(miss.key)
+        if not landed.shared:
+            self._remember_unshared(miss.key)
         mine = started and landed.payload is not None
         return landed if landed.shared or mine else None
 
     def is_hit_for_miss(self, key: str) -> bool:
         return self._hits_for_miss.get(key, 0.0) > time.monotonic()
 
-    def _remember_unstorable(self, key: str) -> None:
+    def _remember_unshared(self, key: str) -> None:
         if len(self._hits_for_miss) >= MAX_HITS_FOR_MISS:
             self._hits_for_miss.clear()
         self._hits_for_miss[key] = time.monotonic() + HIT_FOR_MISS_SECONDS

@@ -6,7 +6,7 @@ Bytes that do not decode are a miss.
 """
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 GENERATION_BYTES = 16
 
@@ -14,8 +14,7 @@ _HEADER = struct.Struct(">4sBQQQQII")
 _MAGIC = b"fce1"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A stored payload. Times are milliseconds since the Unix epoch, by the clock of who stored it.
 
     Served as fresh until `fresh_until`, as stale while one refresh runs until `stale_until`, and

@@ -19,7 +19,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.cache.backend import LOCK_SECONDS
 from app.cache.entry import Entry
@@ -35,8 +35,7 @@ PREDECESSOR_SECONDS = 1.0
 MAX_REFRESHES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Miss:
+class Miss(NamedTuple):
     """What is to be computed: `compute` runs detached and opens its own sessions."""
 
     key: str

@@ -48,14 +48,14 @@ class CacheMiddleware:
         if cache is None:
             await self.app(scope, receive, send)
             return
-        route = None
+        route, path = None, get_route_path(scope)
         if scope["method"] in ("GET", "HEAD"):
-            route = cache.bind(scope["app"]).find(get_route_path(scope))
+            route = cache.bind(scope["app"]).find(path)
         if route is None:
             with _active(cache):
                 await self.app(scope, receive, send)
             return
-        await _Exchange(self.app, cache, route, scope, receive, send).run()
+        await _Exchange(self.app, cache, route, path, scope, receive, send).run()
 
 
 class _Exchange:
@@ -66,15 +66,15 @@ class _Exchange:
         app: ASGIApp,
         cache: Cache,
         route: CachedRoute,
+        path: str,
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> None:
-        self.app, self.cache, self.route = app, cache, route
+        self.app, self.cache, self.route, self.path = app, cache, route, path
         self.scope, self.receive, self.send = scope, receive, send
         self.policy = route.policy
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.path = get_route_path(scope)
         # Where a mounted application is mounted: the same route has other answers elsewhere.
         self.mount = scope.get("root_path", "").encode()
 
@@ -91,7 +91,7 @@ class _Exchange:
                 # The endpoint runs its guard again and answers with that guard's own error.
                 await self._pass("bypass", "guard")
                 return
-        vary = [self.headers.get(name.encode(), b"") for name in self.policy.vary]
+        vary = [self._header(name.encode()) for name in self.policy.vary]
         key, tags = self.route.address(
             self.path, self.scope["query_string"], self.mount, *vary, *identity
         )
@@ -141,12 +141,16 @@ class _Exchange:
             return "query-length"
         if self.route.closed_query and self._has_undeclared_query():
             return "query"
-        if any(len(headers.get(name.encode(), b"")) > MAX_VARY_BYTES for name in policy.vary):
+        if any(len(self._header(name.encode())) > MAX_VARY_BYTES for name in policy.vary):
             return "vary-length"
         overrides = self.scope["app"].dependency_overrides
         if overrides and not self.route.dependencies.isdisjoint(overrides):
             return "dependency-overrides"
         return None
+
+    def _header(self, wanted: bytes) -> bytes:
+        """All its lines: which of them the endpoint reads is not for the cache to guess."""
+        return b"\n".join(value for name, value in self.scope["headers"] if name == wanted)
 
     def _has_undeclared_query(self) -> bool:
         return not Request(self.scope).query_params.keys() <= self.route.query.keys()
@@ -221,17 +225,17 @@ class _Exchange:
 
     async def _send_entry(self, entry: Entry, now: int, status: str) -> None:
         response = self._decode(entry.payload)
-        self.cache.recorder.count("seconds_saved", amount=entry.compute_ms / 1000)
+        if entry.compute_ms:
+            self.cache.recorder.count("seconds_saved", amount=entry.compute_ms / 1000)
         age = max(0, now - entry.created) // 1000
         response.headers.append((b"age", str(age).encode()))
         await self._send(response, status)
 
     async def _send(self, response: Response, status: str) -> None:
-        if response.status == 200 and not_modified(
-            response,
-            self.headers.get(b"if-none-match", b""),
-            self.headers.get(b"if-modified-since", b""),
-        ):
+        known = self.headers.get(b"if-none-match", b"")
+        since = self.headers.get(b"if-modified-since", b"")
+        conditional = (known or since) and response.status == 200
+        if conditional and not_modified(response, known, since):
             response = without_body(response)
         headers = [*response.headers, (b"cache-status", f"{self.cache.name}; {status}".encode())]
         await self.send(

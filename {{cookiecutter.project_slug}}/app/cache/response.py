@@ -9,9 +9,10 @@ import gzip
 import re
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from hashlib import blake2b
+from typing import NamedTuple
 
 from starlette.types import Message
 
@@ -42,8 +43,7 @@ class StreamingResponseError(RuntimeError):
     """A cached endpoint answered in more than one part; only whole bodies can be cached."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     status: int
     headers: Headers
     body: bytes
@@ -154,6 +154,7 @@ def without_body(response: Response) -> Response:
     return Response(304, [pair for pair in response.headers if pair[0] in _NOT_MODIFIED], b"")
 
 
+@lru_cache(maxsize=1024)
 def accepts_gzip(accept_encoding: bytes) -> bool:
     """RFC 9110 section 12.5.3, for the one coding that is stored."""
     if b"gzip" not in accept_encoding and b"*" not in accept_encoding:

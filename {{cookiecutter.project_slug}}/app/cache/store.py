@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from app.cache.backend import REQUEST_BUDGET_SECONDS, Backend, CacheUnavailable
 from app.cache.entry import Entry
@@ -25,8 +25,7 @@ MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
 State = Literal["fresh", "stale", "expired", "invalidated", "absent", "undecodable", "unavailable"]
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
+class Lookup(NamedTuple):
     """What is under a key. `entry` is set while it may be served: fresh, stale, or on error."""
 
     state: State

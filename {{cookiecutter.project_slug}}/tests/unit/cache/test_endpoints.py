@@ -227,6 +227,20 @@ async def test_vary_keeps_answers_apart(memory: Cache) -> None:
     assert again.headers["vary"] == "accept-language"
 
 
+async def test_a_repeated_header_does_not_poison_the_answer_of_another(memory: Cache) -> None:
+    app = FastAPI()
+
+    @app.get("/greeting")
+    @cache(60, vary=["accept-language"])
+    async def greeting(accept_language: Annotated[str, Header()] = "en") -> str:
+        return accept_language
+
+    async with serving(app, memory) as client:
+        for first in ("de", "fr"):
+            lines = [("accept-language", first), ("accept-language", "en")]
+            assert (await client.get("/greeting", headers=lines)).json() == first
+
+
 async def user(authorization: Annotated[str, Header()]) -> str:
     if not authorization.startswith("Bearer "):
         raise HTTPException(401)
