@@ -11,7 +11,7 @@ from typing import Literal
 
 import structlog
 from fastapi import APIRouter, HTTPException, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -31,6 +31,9 @@ class Readiness(BaseModel):
     status: Literal["ok", "degraded"]
     database: Literal["up"] = "up"
     cache: Literal["up", "down"]
+    pending_invalidations: int = Field(
+        description="Tags whose invalidation the cache has not taken yet; they are retried."
+    )
 
 
 @router.get("/live")
@@ -53,7 +56,11 @@ async def ready(request: Request, response: Response) -> Readiness:
             headers={"Cache-Control": "no-store"},
         )
     response.headers["Cache-Control"] = "no-store"
-    return Readiness(status="ok" if cache_up else "degraded", cache="up" if cache_up else "down")
+    return Readiness(
+        status="ok" if cache_up else "degraded",
+        cache="up" if cache_up else "down",
+        pending_invalidations=cache.pending,
+    )
 
 
 async def _ping(engine: AsyncEngine) -> None:

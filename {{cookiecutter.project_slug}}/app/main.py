@@ -47,9 +47,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 settings.cache_url,
                 name=settings.service_name,
                 recorder=metrics.PrometheusRecorder(),
+                client_may_bypass=settings.cache_client_may_bypass,
             ) as cache:
                 cache.bind(app)
-                invalidate_on_commit(sessions.write, cache)
+                invalidate_on_commit(sessions.write, cache, strict=settings.cache_strict_writes)
                 yield State(settings=settings, engine=engine, sessions=sessions, cache=cache)
         finally:
             await engine.dispose()

@@ -21,6 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import Match
 
+from app.cache import CacheUnavailable
 from app.database import Base
 
 MEDIA_TYPE = "application/problem+json"
@@ -79,6 +80,8 @@ def install(app: FastAPI) -> None:
         ConnectionError: _on_unavailable,
         TimeoutError: _on_unavailable,
         socket.gaierror: _on_unavailable,
+        # With CACHE_STRICT_WRITES only, before COMMIT.
+        CacheUnavailable: _on_cache_unavailable,
     }
     for error, handler in handlers.items():
         app.add_exception_handler(error, handler)
@@ -158,6 +161,14 @@ def _allowed_methods(request: Request) -> list[str]:
             for route in request.app.routes
         )
     ]
+
+
+async def _on_cache_unavailable(_: Request, error: Exception) -> Response:
+    return problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Nothing was written: the cache does not answer at the moment.",
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+    )
 
 
 def _unique_fields(table: str, constraint: str) -> list[str]:

@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     database_timeout_seconds: float = Field(default=10, gt=0)
 
     cache_url: str = Field(default="memory://", repr=False)
+    cache_strict_writes: bool = False
+    cache_client_may_bypass: bool = False
 
     api_token: SecretStr = SecretStr(DEVELOPMENT_SECRET)
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()

@@ -63,6 +63,9 @@ class Backend(Protocol):
     async def release(self, tags: Sequence[str], writer: str, *, changed: bool) -> None:
         """After COMMIT (`changed`) or rollback: ends the hold, and once more the generations."""
 
+    async def clear(self) -> None:
+        """Ends the generations of all tags. It walks over them: for emergencies and operators."""
+
     async def ping(self) -> None: ...
 
     async def aclose(self) -> None: ...

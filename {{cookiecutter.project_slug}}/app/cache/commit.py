@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction
 from sqlalchemy.util import await_only
 
+from app.cache.backend import CacheUnavailable
 from app.cache.core import Cache, Hold
 from app.cache.policy import Tag
 
@@ -23,11 +24,17 @@ _TAGS, _HOLD = "cache_tags", "cache_hold"
 log = logging.getLogger("app.cache")
 
 
-def invalidate_on_commit(sessions: async_sessionmaker[Any], cache: Cache) -> None:
-    """From now on the sessions that `sessions` makes invalidate what they change."""
+def invalidate_on_commit(
+    sessions: async_sessionmaker[Any], cache: Cache, *, strict: bool = False
+) -> None:
+    """From now on the sessions that `sessions` makes invalidate what they change.
+
+    When the cache cannot be told, a write goes on and its invalidation is repeated until it is
+    taken; with `strict` its COMMIT raises CacheUnavailable instead, and nothing is written.
+    """
     fenced = type("FencedSession", (Session,), {})
     sessions.configure(sync_session_class=fenced)
-    hooks = _Hooks(cache)
+    hooks = _Hooks(cache, strict=strict)
     event.listen(fenced, "after_flush", hooks.collect_flush)
     event.listen(fenced, "do_orm_execute", hooks.collect_statement)
     event.listen(fenced, "before_commit", hooks.hold)
@@ -48,8 +55,8 @@ def _collected(session: AsyncSession | Session) -> set[str]:
 class _Hooks:
     """The events of one session class. The hooks run in the greenlet of an AsyncSession."""
 
-    def __init__(self, cache: Cache) -> None:
-        self._cache = cache
+    def __init__(self, cache: Cache, *, strict: bool) -> None:
+        self._cache, self._strict = cache, strict
 
     def collect_flush(self, session: Session, _: UOWTransaction) -> None:
         for changed in (*session.new, *session.dirty, *session.deleted):
@@ -68,7 +75,9 @@ class _Hooks:
             return
         session.flush()  # before_commit comes before the flush that COMMIT would do
         if tags := _collected(session):
-            session.info[_HOLD] = await_only(self._cache.hold(sorted(tags)))
+            hold = session.info[_HOLD] = await_only(self._cache.hold(sorted(tags)))
+            if self._strict and not hold.told:
+                raise CacheUnavailable("the cache cannot be told of this write")
 
     def release(self, session: Session) -> None:
         # What is raised here would make commit() fail although the row is stored.

@@ -30,6 +30,8 @@ from app.cache.store import Computed, Lookup, Store
 HIT_FOR_MISS_SECONDS = 1.0
 MAX_HITS_FOR_MISS = 10_000
 RETRY_SECONDS = 0.2
+# More invalidations than this are not worth telling apart: everything is invalidated instead.
+MAX_OWED_TAGS = 10_000
 DRAIN_SECONDS = 5.0
 
 log = logging.getLogger("app.cache")
@@ -42,6 +44,8 @@ class Hold:
     tags: tuple[str, ...]
     writer: str
     spent: float = 0.0
+    told: bool = False
+    """Whether the cache knows of it, so that readers are held off."""
 
 
 class Cache:
@@ -63,7 +67,7 @@ class Cache:
         rng = rng or random.Random()
         self.store = Store(backend, self.recorder, clock=clock, rng=rng)
         self.flights = Flights(self.store, self.recorder, rng=rng)
-        self._owed: dict[str, Hold] = {}
+        self._owed: dict[str, str] = {}  # tag: writer
         self._retry: asyncio.Task[None] | None = None
         self._tables: dict[FastAPI, RouteTable] = {}
         self._hits_for_miss: dict[str, float] = {}
@@ -135,15 +139,21 @@ class Cache:
         """Makes every entry with one of these tags a miss. Call it after the data has changed."""
         await self.release(Hold(tags, secrets.token_hex(8)), changed=True)
 
+    async def clear(self) -> None:
+        """Makes every entry a miss. Raises CacheUnavailable."""
+        await self.backend.clear()
+
     async def hold(self, tags: Sequence[str]) -> Hold:
         """Before COMMIT: until the release, nobody finds or stores an entry with these tags.
 
-        Never raises; when the cache cannot be told, readers are not held off.
+        Never raises: see `Hold.told`.
         """
-        writer, started = secrets.token_hex(8), time.monotonic()
-        with suppress(CacheUnavailable):  # counted by the backend
+        writer, started, told = secrets.token_hex(8), time.monotonic(), True
+        try:
             await self.backend.hold(tags, writer)
-        return Hold(tuple(tags), writer, time.monotonic() - started)
+        except CacheUnavailable:
+            told = False
+        return Hold(tuple(tags), writer, time.monotonic() - started, told)
 
     async def release(self, hold: Hold, *, changed: bool) -> None:
         """After COMMIT or rollback. Never raises: what cannot be done now is retried until done."""
@@ -155,14 +165,14 @@ class Cache:
                 self._owe(hold)
 
     @property
-    def pending(self) -> set[str]:
-        """The tags whose invalidation the cache has not taken yet."""
-        return {tag for hold in self._owed.values() for tag in hold.tags}
+    def pending(self) -> int:
+        """The number of tags whose invalidation the cache has not taken yet."""
+        return len(self._owed)
 
     def _owe(self, hold: Hold) -> None:
-        self.recorder.count("pending_invalidation", "queued")
+        self.recorder.count("pending_invalidation", "queued", len(hold.tags))
         log.warning("the cache did not take an invalidation, retrying: %s", ", ".join(hold.tags))
-        self._owed[hold.writer] = hold
+        self._owed.update(dict.fromkeys(hold.tags, hold.writer))
         if self._retry is None:
             self._retry = asyncio.create_task(self._retry_owed())
 
@@ -170,10 +180,15 @@ class Cache:
         while self._owed:
             await asyncio.sleep(RETRY_SECONDS)
             with suppress(CacheUnavailable):
-                for hold in tuple(self._owed.values()):
-                    await self.backend.release(hold.tags, hold.writer, changed=True)
-                    del self._owed[hold.writer]
+                if len(self._owed) > MAX_OWED_TAGS:
+                    await self.backend.clear()
+                    self.recorder.count("pending_invalidation", "done", len(self._owed))
+                    self._owed.clear()
+                for tag, writer in tuple(self._owed.items()):
+                    await self.backend.release([tag], writer, changed=True)
                     self.recorder.count("pending_invalidation", "done")
+                    if self._owed.get(tag) == writer:
+                        del self._owed[tag]
         self._retry = None
 
     async def aclose(self) -> None:
@@ -181,7 +196,7 @@ class Cache:
         if self._retry is not None:
             self._retry.cancel()
             await asyncio.wait([self._retry])
-            log.error("closing with invalidations that never reached the cache: %s", self.pending)
+            log.error("closing before the cache took %d invalidations", self.pending)
         await self.backend.aclose()
 
 

@@ -153,6 +153,9 @@ class InMemoryBackend:
             if changed:
                 self._generations.pop(tag, None)
 
+    async def clear(self) -> None:
+        self._generations.clear()
+
     async def ping(self) -> None:
         return None
 

@@ -7,8 +7,10 @@ server does. A script touches the keys of one tag only.
 """
 
 import asyncio
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -210,6 +212,18 @@ class RedisBackend:
         if tags:
             await self._call(operation, call)
 
+    async def clear(self) -> None:
+        cursor, pattern = 0, f"{_escaped(self._name)}:{{*}}:g"
+        while True:
+            cursor, keys = await self._call("clear", partial(self._scan, cursor, pattern))
+            if keys:
+                await self._call("clear", partial(self._client.unlink, *keys))
+            if cursor == 0:
+                return
+
+    def _scan(self, cursor: int, pattern: str) -> Awaitable[tuple[int, list[Any]]]:
+        return self._client.scan(cursor, match=pattern, count=1000)
+
     async def ping(self) -> None:
         await self._call("ping", self._client.ping)
 
@@ -250,6 +264,10 @@ class RedisBackend:
     def _lock_key(self, key: str, tags: Sequence[str]) -> str:
         # Beside the keys of the first tag: a script touches the keys of one tag only.
         return f"{self._name}:{{{tags[0]}}}:l:{key}" if tags else f"{self._name}:l:{key}"
+
+
+def _escaped(name: str) -> str:
+    return re.sub(r"([*?\[\]\\])", r"\\\1", name)
 
 
 def _ms(seconds: float) -> int:

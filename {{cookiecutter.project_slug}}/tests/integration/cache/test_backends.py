@@ -179,10 +179,22 @@ async def test_everything_expires(redis_backend: RedisBackend, server: redis.asy
 
 
 async def test_reads_of_one_turn_are_one_command(
-    redis_backend: RedisBackend, server: redis.asyncio.Redis
+    redis_backend: RedisBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await redis_backend.ping()
-    before = (await server.info("commandstats")).get("cmdstat_mget", {"calls": 0})["calls"]
+    fetch, commands = redis_backend._fetch, []
+
+    async def counted(names: list[str]) -> list[bytes | None]:
+        commands.append(names)
+        return await fetch(names)
+
+    monkeypatch.setattr(redis_backend, "_fetch", counted)
     await asyncio.gather(*(redis_backend.read(f"key{n % 5}", TAGS) for n in range(100)))
-    after = (await server.info("commandstats"))["cmdstat_mget"]["calls"]
-    assert after - before == 1
+    (names,) = commands
+    assert len(names) == 5 + len(TAGS)
+
+
+async def test_clear_ends_the_generations_of_all_tags(backend: Backend) -> None:
+    generations = await begin(backend)
+    await backend.clear()
+    assert await backend.read(KEY, TAGS) == (None, None)
+    assert await begin(backend) != generations

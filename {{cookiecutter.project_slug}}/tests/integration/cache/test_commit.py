@@ -1,16 +1,22 @@
 """P1, P3: what a transaction changes is invalidated around its COMMIT, and by nothing else."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
+import redis.asyncio
 from sqlalchemy import ForeignKey, delete, insert, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from app.cache import Cache, open_cache
+from app.cache import Cache, CacheUnavailable, RedisBackend, open_cache
 from app.cache.commit import invalidate, invalidate_on_commit
+from app.cache.entry import Entry
+from tests.faults import fault_proxy
+from tests.services import StoppableRedis
 
 
 class Base(DeclarativeBase):
@@ -188,3 +194,106 @@ async def test_readers_are_held_off_between_hold_and_release(world: World) -> No
     async with world.sessions.begin() as session:
         (await session.get_one(Planet, "Mars")).colour = "rust"
     assert seen == [None]
+
+
+async def test_a_write_is_two_round_trips_whatever_it_changes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(world.cache.backend, RedisBackend)
+    calls: list[str] = []
+    call = world.cache.backend._call
+
+    async def counted(operation: str, function: Any) -> Any:
+        calls.append(operation)
+        return await call(operation, function)
+
+    monkeypatch.setattr(world.cache.backend, "_call", counted)
+    async with world.sessions.begin() as session:
+        session.add_all([Planet(name=f"Planet {n}", colour="grey") for n in range(50)])
+        session.add(Moon(name="Phobos", planet="Mars"))
+    assert calls == ["hold", "release"]
+
+
+async def test_an_invalidation_costs_the_same_with_10_and_with_10000_pages(
+    own_redis: StoppableRedis,
+) -> None:
+    async with (
+        redis.asyncio.Redis.from_url(own_redis.url) as server,
+        open_cache(own_redis.url, name="test") as cache,
+    ):
+        costs = []
+        for pages in (10, 10_000):
+            generations, _, _ = await cache.backend.begin("key", ["pages"], "reader")
+            entry = Entry(0, 0, 0, 0, 0, generations or b"", b"page").encode()
+            async with server.pipeline(transaction=False) as pipeline:
+                for page in range(pages):
+                    pipeline.set(f"test:e:{page}", entry)
+                await pipeline.execute()
+            await server.config_resetstat()
+            await cache.release(await cache.hold(["pages"]), changed=True)
+            stats: dict[str, dict[str, int]] = await server.info("commandstats")
+            costs.append({name: values["calls"] for name, values in stats.items()})
+        assert costs[0] == costs[1]
+        assert not {"cmdstat_scan", "cmdstat_keys"} & set(costs[1])
+
+
+async def test_a_strict_write_fails_before_commit_when_the_cache_cannot_be_told(
+    world: World, own_redis: StoppableRedis
+) -> None:
+    async with open_cache(own_redis.url, name="test") as cache:
+        sessions = async_sessionmaker(world.engine)
+        invalidate_on_commit(sessions, cache, strict=True)
+        own_redis.stop()
+        with pytest.raises(CacheUnavailable):
+            async with sessions.begin() as session:
+                session.add(Planet(name="Pluto", colour="grey"))
+        async with world.sessions() as session:
+            assert await session.get(Planet, "Pluto") is None
+        own_redis.start()
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    async with sessions.begin() as session:
+                        session.add(Planet(name="Pluto", colour="grey"))
+                    break
+                except CacheUnavailable:
+                    await asyncio.sleep(0.05)
+
+
+async def test_a_redis_that_dies_after_commit_fails_nothing(
+    world: World, own_redis: StoppableRedis
+) -> None:
+    async with open_cache(own_redis.url, name="test") as cache:
+        sessions = async_sessionmaker(world.engine, expire_on_commit=False)
+        invalidate_on_commit(sessions, cache)
+        release = cache.release
+
+        async def stop_then_release(*args: Any, **kwargs: Any) -> None:
+            own_redis.stop()
+            await release(*args, **kwargs)
+
+        cache.release = stop_then_release  # type: ignore[method-assign]
+        async with sessions() as session:
+            session.add(Planet(name="Pluto", colour="grey"))
+            await session.commit()
+            assert await session.get(Planet, "Pluto") is not None
+        assert cache.pending == 2
+        own_redis.start()
+        async with asyncio.timeout(5):
+            while cache.pending:
+                await asyncio.sleep(0.05)
+
+
+async def test_so_many_owed_invalidations_become_one(
+    cache_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cache.core.MAX_OWED_TAGS", 3)
+    async with fault_proxy(cache_url) as (proxy, url), open_cache(url, name="test") as cache:
+        generations = (await cache.backend.begin("key", ["other"], "reader")).generations
+        await proxy.become("refuse")
+        await cache.invalidate(*(f"tag{number}" for number in range(10)))
+        await proxy.become("none")
+        async with asyncio.timeout(5):
+            while cache.pending:
+                await asyncio.sleep(0.05)
+        assert (await cache.backend.read("key", ["other"])) == (None, None) != (None, generations)

@@ -1,0 +1,127 @@
+"""Writes that bypass the service: triggers NOTIFY the tags of a table, a listener invalidates them.
+
+One connection of its own to PostgreSQL, outside the pool, for as long as the service runs. It never
+fails: while there is no connection it looks for one, and as nobody heard what was written
+meanwhile, each new connection begins with the invalidation of every tag that triggers can name.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from sqlalchemy.engine import make_url
+
+from app.cache.core import Cache
+from app.cache.policy import MAX_TAG_CHARS, Tag
+
+CHANNEL = "cache_tags"
+# After this long without news the connection is asked, and has as long again to answer.
+HEARTBEAT_SECONDS = 5.0
+CONNECT_TIMEOUT_SECONDS = 5.0
+FIRST_RETRY_SECONDS = 0.1
+LAST_RETRY_SECONDS = 5.0
+# Of these parameters of a URL SQLAlchemy makes use itself.
+NOT_FOR_ASYNCPG = ("prepared_statement_cache_size", "prepared_statement_name_func")
+
+log = logging.getLogger("app.cache")
+
+
+def declared_tags(models: Iterable[type]) -> tuple[str, ...]:
+    """What triggers can name: a statement does not say which rows, so templates are families."""
+    declared = (text for model in models for text in getattr(model, "__cache_tags__", ()))
+    return tuple(sorted({Tag.parse(text).family for text in declared}))
+
+
+@asynccontextmanager
+async def listening(cache: Cache, database_url: str, tags: Iterable[str]) -> AsyncIterator[None]:
+    """In the block, what is notified is invalidated. PostgreSQL need not answer yet.
+
+    `tags` are invalidated whenever a connection begins.
+    """
+    task = asyncio.create_task(_Listener(cache, database_url, tags).run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+class _Listener:
+    def __init__(self, cache: Cache, database_url: str, tags: Iterable[str]) -> None:
+        self._cache, self._url, self._tags = cache, database_url, frozenset(tags)
+        self._heard: set[str] = set()
+        self._news = asyncio.Event()
+
+    async def run(self) -> None:
+        retry = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                connection = await asyncpg.connect(**self._connect_arguments())
+                retry = FIRST_RETRY_SECONDS
+                await self._listen(connection)
+            except Exception as error:  # whatever it is, the service goes on
+                if retry == FIRST_RETRY_SECONDS:  # once, not at each try
+                    log.warning("no connection for CACHE_LISTEN, retrying: %r", error)
+            await asyncio.sleep(retry * random.uniform(0.5, 1))
+            retry = min(2 * retry, LAST_RETRY_SECONDS)
+
+    def _connect_arguments(self) -> dict[str, Any]:
+        url = make_url(self._url)
+        arguments = url.get_dialect()().create_connect_args(url)[1]
+        for name in NOT_FOR_ASYNCPG:
+            arguments.pop(name, None)
+        return arguments | {
+            "timeout": CONNECT_TIMEOUT_SECONDS,
+            "server_settings": {"application_name": f"{self._cache.name} cache listener"},
+        }
+
+    async def _listen(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        connected = False
+        try:
+            connection.add_termination_listener(self._wake)
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
+                await connection.add_listener(CHANNEL, self._hear)
+            connected = True
+            self._cache.recorder.count("listener", "connected")
+            log.info("listening for writes that bypass the service")
+            self._heard |= self._tags  # only now: what is written from here on is heard
+            while not connection.is_closed():
+                await self._invalidate()
+                await self._wait(connection)
+            raise ConnectionError("PostgreSQL hung up")
+        except Exception:
+            if connected:
+                self._cache.recorder.count("listener", "lost")
+            raise
+        finally:
+            connection.terminate()  # at once: a silent server would not take leave
+
+    async def _wait(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        """Until there is news. Raises TimeoutError when the connection is dead without a word."""
+        try:
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
+                await self._news.wait()
+        except TimeoutError:
+            await connection.execute("SELECT 1", timeout=HEARTBEAT_SECONDS)
+
+    async def _invalidate(self) -> None:
+        self._news.clear()
+        tags, self._heard = self._heard, set()
+        if tags:
+            await self._cache.invalidate(*sorted(tags))
+            self._cache.recorder.count("listener", "invalidated", len(tags))
+
+    def _hear(self, _connection: object, _pid: int, _channel: str, tag: object) -> None:
+        # Whoever may connect to the database may notify anything.
+        if isinstance(tag, str) and 0 < len(tag) <= MAX_TAG_CHARS and tag.isprintable():
+            self._heard.add(tag)
+            self._wake()
+        else:
+            log.warning("ignored a notification that is no tag: %.80r", tag)
+
+    def _wake(self, *_: object) -> None:
+        self._news.set()

@@ -1,0 +1,50 @@
+"""Triggers that NOTIFY the tags of a table whenever a statement changes it.
+
+They are there for `CACHE_LISTEN=true`; when nobody listens, a notification goes nowhere. Their
+arguments are what `__cache_tags__` of the model names, with `*` for a placeholder: a statement does
+not say which rows it touched.
+"""
+
+from collections.abc import Sequence
+
+from alembic import op
+
+revision: str = "0003"
+down_revision: str | None = "0002"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+TAGS = {
+    "countries": "'countries', 'country:*'",
+    "country_currencies": "'countries', 'country:*'",
+    "currencies": "'currencies', 'currency:*'",
+}
+
+
+def upgrade() -> None:
+    op.execute(
+        """
+        CREATE FUNCTION notify_cache_tags() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            FOR i IN 0 .. TG_NARGS - 1 LOOP
+                PERFORM pg_notify('cache_tags', TG_ARGV[i]);
+            END LOOP;
+            RETURN NULL;
+        END
+        $$
+        """
+    )
+    for table, tags in TAGS.items():
+        op.execute(
+            f"""
+            CREATE TRIGGER notify_cache_tags
+            AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table}
+            FOR EACH STATEMENT EXECUTE FUNCTION notify_cache_tags({tags})
+            """
+        )
+
+
+def downgrade() -> None:
+    for table in TAGS:
+        op.execute(f"DROP TRIGGER notify_cache_tags ON {table}")
+    op.execute("DROP FUNCTION notify_cache_tags()")
