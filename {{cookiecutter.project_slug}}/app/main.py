@@ -5,7 +5,7 @@ cache, hands them to requests as `request.state`, and closes them.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, TypedDict
 
 from fastapi import FastAPI
@@ -16,7 +16,8 @@ from app import health, metrics, problems, resources
 from app.body_limit import BodyLimitMiddleware
 from app.cache import Cache, CacheMiddleware, open_cache
 from app.cache.commit import invalidate_on_commit
-from app.database import Sessions, create_engine, create_sessions
+from app.cache.listener import declared_tags, listening
+from app.database import Base, Sessions, create_engine, create_sessions
 from app.logging import REQUEST_ID_HEADER, RequestLogMiddleware, configure_logging
 from app.settings import Settings
 
@@ -51,7 +52,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             ) as cache:
                 cache.bind(app)
                 invalidate_on_commit(sessions.write, cache, strict=settings.cache_strict_writes)
-                yield State(settings=settings, engine=engine, sessions=sessions, cache=cache)
+                tags = declared_tags(mapper.class_ for mapper in Base.registry.mappers)
+                listener = listening(cache, settings.database_url, tags)
+                async with listener if settings.cache_listen else nullcontext():
+                    yield State(settings=settings, engine=engine, sessions=sessions, cache=cache)
         finally:
             await engine.dispose()
 

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     cache_url: str = Field(default="memory://", repr=False)
     cache_strict_writes: bool = False
     cache_client_may_bypass: bool = False
+    cache_listen: bool = False
 
     api_token: SecretStr = SecretStr(DEVELOPMENT_SECRET)
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()

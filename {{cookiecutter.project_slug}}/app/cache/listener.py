@@ -10,7 +10,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 from sqlalchemy.engine import make_url
@@ -26,6 +26,8 @@ FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 5.0
 # Of these parameters of a URL SQLAlchemy makes use itself.
 NOT_FOR_ASYNCPG = ("prepared_statement_cache_size", "prepared_statement_name_func")
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 log = logging.getLogger("app.cache")
 
@@ -55,19 +57,27 @@ class _Listener:
         self._cache, self._url, self._tags = cache, database_url, frozenset(tags)
         self._heard: set[str] = set()
         self._news = asyncio.Event()
+        self._retry_seconds = FIRST_RETRY_SECONDS
 
     async def run(self) -> None:
-        retry = FIRST_RETRY_SECONDS
         while True:
             try:
-                connection = await asyncpg.connect(**self._connect_arguments())
-                retry = FIRST_RETRY_SECONDS
-                await self._listen(connection)
+                await self._listen()
             except Exception as error:  # whatever it is, the service goes on
-                if retry == FIRST_RETRY_SECONDS:  # once, not at each try
-                    log.warning("no connection for CACHE_LISTEN, retrying: %r", error)
-            await asyncio.sleep(retry * random.uniform(0.5, 1))
-            retry = min(2 * retry, LAST_RETRY_SECONDS)
+                if self._retry_seconds == FIRST_RETRY_SECONDS:  # once, not at each try
+                    log.warning("nobody listens for out-of-band writes, retrying: %r", error)
+            await asyncio.sleep(self._retry_seconds * random.uniform(0.5, 1))
+            self._retry_seconds = min(2 * self._retry_seconds, LAST_RETRY_SECONDS)
+
+    async def _listen(self) -> None:
+        connection = await asyncpg.connect(**self._connect_arguments())
+        try:
+            connection.add_termination_listener(self._wake)
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
+                await connection.add_listener(CHANNEL, self._hear)
+            await self._follow(connection)
+        finally:
+            connection.terminate()  # at once: a silent server would not take leave
 
     def _connect_arguments(self) -> dict[str, Any]:
         url = make_url(self._url)
@@ -79,28 +89,20 @@ class _Listener:
             "server_settings": {"application_name": f"{self._cache.name} cache listener"},
         }
 
-    async def _listen(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        connected = False
+    async def _follow(self, connection: Connection) -> None:
+        self._retry_seconds = FIRST_RETRY_SECONDS
+        self._cache.recorder.count("listener", "connected")
+        self._heard |= self._tags  # only now: what is written from here on is heard
         try:
-            connection.add_termination_listener(self._wake)
-            async with asyncio.timeout(HEARTBEAT_SECONDS):
-                await connection.add_listener(CHANNEL, self._hear)
-            connected = True
-            self._cache.recorder.count("listener", "connected")
-            log.info("listening for writes that bypass the service")
-            self._heard |= self._tags  # only now: what is written from here on is heard
             while not connection.is_closed():
                 await self._invalidate()
                 await self._wait(connection)
             raise ConnectionError("PostgreSQL hung up")
         except Exception:
-            if connected:
-                self._cache.recorder.count("listener", "lost")
+            self._cache.recorder.count("listener", "lost")
             raise
-        finally:
-            connection.terminate()  # at once: a silent server would not take leave
 
-    async def _wait(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    async def _wait(self, connection: Connection) -> None:
         """Until there is news. Raises TimeoutError when the connection is dead without a word."""
         try:
             async with asyncio.timeout(HEARTBEAT_SECONDS):
