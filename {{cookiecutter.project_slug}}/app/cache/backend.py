@@ -12,8 +12,8 @@ from typing import NamedTuple, Protocol
 
 # What one request may lose to a cache that does not answer, over all its calls (promise P4).
 REQUEST_BUDGET_SECONDS = 0.09
-# A generation outlives every entry that names it; entries whose generation is gone are misses.
-GENERATION_TTL_SECONDS = 31 * 86_400
+# A generation outlives the entries that name it by this much; without it they are misses.
+GENERATION_MARGIN_SECONDS = 60
 # A writer that is killed between COMMIT and release keeps its tags uncached for this long.
 HOLD_SECONDS = 30
 # A process that is killed while it computes keeps others waiting for this long.
@@ -42,12 +42,13 @@ class Backend(Protocol):
     async def read(self, key: str, tags: Sequence[str]) -> tuple[bytes | None, bytes | None]:
         """The entry under the key, and the generations of its tags, as one snapshot."""
 
-    async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
+    async def begin(self, key: str, tags: Sequence[str], token: str, seconds: float) -> Begun:
         """Before a computation: the generations, and whether the lock of the key is the token's.
 
         A lock taken under another generation is void: what its owner computes is outdated.
         Missing generations are created, unless a writer holds the tag: then they are None, and what
-        is computed may be served but not stored.
+        is computed may be served but not stored. They will live for as long as an entry that is
+        stored now and kept for `seconds`.
         """
 
     async def store(self, key: str, value: bytes, seconds: float) -> None: ...

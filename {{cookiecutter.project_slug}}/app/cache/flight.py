@@ -149,7 +149,9 @@ class Flights:
         another process has stored the entry."""
         miss, pause, since = flight.miss, FIRST_POLL_SECONDS, flight.asked
         while True:
-            begun = await self._store.begin(miss.key, miss.tags, flight.token, since=since)
+            begun = await self._store.begin(
+                miss.key, miss.tags, flight.token, life=miss.policy.life_seconds, since=since
+            )
             flight.generations, owner, stored = begun
             if flight.generations is None:
                 if flight.predecessor is not None:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.cache.backend import GENERATION_TTL_SECONDS, HOLD_SECONDS, LOCK_SECONDS, Begun
+from app.cache.backend import GENERATION_MARGIN_SECONDS, HOLD_SECONDS, LOCK_SECONDS, Begun
 from app.cache.entry import GENERATION_BYTES
 
 MAX_ENTRIES = 10_000
@@ -111,12 +111,11 @@ class InMemoryBackend:
         now = self._clock()
         return self.entries.get(key, now), _joined([self._generation(tag, now) for tag in tags])
 
-    async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
+    async def begin(self, key: str, tags: Sequence[str], token: str, seconds: float) -> Begun:
         now = self._clock()
         value = self.entries.get(key, now)
-        generations = _joined(
-            [self._generation(tag, now) or self._create(tag, now) for tag in tags]
-        )
+        expires = now + seconds + GENERATION_MARGIN_SECONDS
+        generations = _joined([self._extended(tag, now, expires) for tag in tags])
         if generations is None:
             return Begun(None, False, value)
         lock = self._locks.get(key)
@@ -166,11 +165,14 @@ class InMemoryBackend:
         generation, expires = self._generations.get(tag, (None, 0.0))
         return generation if expires > now else None
 
-    def _create(self, tag: str, now: float) -> bytes | None:
-        if any(deadline > now for deadline in self._holders.get(tag, {}).values()):
-            return None
-        generation = secrets.token_bytes(GENERATION_BYTES)
-        self._generations[tag] = (generation, now + GENERATION_TTL_SECONDS)
+    def _extended(self, tag: str, now: float, expires: float) -> bytes | None:
+        generation = self._generation(tag, now)
+        if generation is None:
+            if any(deadline > now for deadline in self._holders.get(tag, {}).values()):
+                return None
+            generation = secrets.token_bytes(GENERATION_BYTES)
+        _, until = self._generations.get(tag, (generation, 0.0))
+        self._generations[tag] = (generation, max(until, expires))
         if len(self._generations) > MAX_TAGS:
             self._generations.popitem(last=False)
         return generation

@@ -34,6 +34,7 @@ from app.cache.response import (
 from app.cache.routes import CachedRoute
 from app.cache.store import Computed, Lookup
 
+MAX_PATH_CHARS = 1024
 MAX_VARY_BYTES = 256
 
 
@@ -137,8 +138,8 @@ class _Exchange:
             control = headers.get(b"cache-control", b"")
             if b"no-cache" in control or b"no-store" in control:
                 return "client"
-        if len(self.scope["query_string"]) > MAX_QUERY_BYTES:
-            return "query-length"
+        if len(self.path) > MAX_PATH_CHARS or len(self.scope["query_string"]) > MAX_QUERY_BYTES:
+            return "length"
         if self.route.closed_query and self._has_undeclared_query():
             return "query"
         if any(len(self._header(name.encode())) > MAX_VARY_BYTES for name in policy.vary):
@@ -215,10 +216,12 @@ class _Exchange:
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message["headers"], (b"cache-status", status)]}
+            elif self.scope["method"] == "HEAD":
+                message = {**message, "body": b""}
             await self.send(message)
 
         with _active(self.cache):
-            await self.app(self.scope, self.receive, send)
+            await self.app({**self.scope, "method": "GET"}, self.receive, send)
 
     def _decode(self, payload: bytes) -> Response:
         return decode(payload, accepts_gzip=accepts_gzip(self.headers.get(b"accept-encoding", b"")))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any
 
+from app.cache.key import digest
+
 MAX_LIFE_SECONDS = 30 * 86_400
 MAX_TAG_CHARS = 200
 
@@ -51,7 +53,9 @@ class Tag:
         """The tag for these values. Raises KeyError when one is missing."""
         if not self.fields:
             return self.text
-        return self.text.format(**{field: values[field] for field in self.fields})
+        name = self.text.format(**{field: values[field] for field in self.fields})
+        # Clients choose the values: however long, the name of a key stays short.
+        return name if len(name) <= MAX_TAG_CHARS else f"{self.family}:{digest([name.encode()])}"
 
     def names(self, values: Mapping[str, object]) -> tuple[str, ...]:
         """What an entry made from these values depends on."""

@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from app.cache.backend import (
-    GENERATION_TTL_SECONDS,
+    GENERATION_MARGIN_SECONDS,
     HOLD_SECONDS,
     LOCK_SECONDS,
     REQUEST_BUDGET_SECONDS,
@@ -48,6 +48,8 @@ if not generation then
     if redis.call('ZCOUNT', KEYS[2], now, '+inf') > 0 then return {false, 0} end
     generation = ARGV[1]
     redis.call('SET', KEYS[1], generation, 'PX', ARGV[2])
+elseif redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
 end
 if not KEYS[3] then return {generation, 0} end
 local lock = redis.call('GET', KEYS[3])
@@ -159,8 +161,8 @@ class RedisBackend:
         values: list[bytes | None] = await self._reader.read_response()
         return values
 
-    async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
-        lock, life = self._lock_key(key, tags), _ms(GENERATION_TTL_SECONDS)
+    async def begin(self, key: str, tags: Sequence[str], token: str, seconds: float) -> Begun:
+        lock, life = self._lock_key(key, tags), _ms(seconds + GENERATION_MARGIN_SECONDS)
 
         def operation() -> Awaitable[list[Any]]:
             pipeline = self._client.pipeline(transaction=False)

@@ -26,6 +26,7 @@ from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from starlette.responses import StreamingResponse
+from starlette.routing import WebSocketRoute
 
 from app.cache.function import marker_of
 from app.cache.key import QueryParameter, canonical_query, digest, query_parts
@@ -85,7 +86,8 @@ class RouteTable:
             if isinstance(mounted := getattr(context, "app", None), FastAPI):
                 self.mounted.append(mounted)
             pattern = getattr(context, "path_regex", None)
-            if pattern is None or "GET" not in (context.methods or {"GET"}):
+            websocket = isinstance(context.original_route, WebSocketRoute)
+            if pattern is None or websocket or "GET" not in (context.methods or {"GET"}):
                 continue
             route = _cached_route(context, pattern)
             static = route and "{" not in (context.path or "")

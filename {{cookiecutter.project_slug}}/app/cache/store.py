@@ -94,7 +94,7 @@ class Store:
         return "expired", entry if now < entry.error_until else None, now
 
     async def begin(
-        self, key: str, tags: Sequence[str], token: str, *, since: float
+        self, key: str, tags: Sequence[str], token: str, *, life: float, since: float
     ) -> tuple[bytes | None, bool, bool]:
         """Generations and lock for a computation (neither when the cache is unavailable), and
         whether there is a fresh entry by now, so that a lookup is worth it.
@@ -103,7 +103,7 @@ class Store:
         """
         try:
             async with asyncio.timeout(REQUEST_BUDGET_SECONDS - (time.monotonic() - since)):
-                begun = await self._backend.begin(key, tags, token)
+                begun = await self._backend.begin(key, tags, token, life)
         except (CacheUnavailable, TimeoutError):
             return None, False, False
         state, _, _ = self._judge(begun.value, begun.generations)

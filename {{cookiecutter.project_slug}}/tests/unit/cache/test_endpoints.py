@@ -13,6 +13,7 @@ from fastapi import (
     HTTPException,
     Query,
     Response,
+    WebSocket,
 )
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import PlainTextResponse, StreamingResponse
@@ -71,6 +72,28 @@ async def test_head_is_answered_from_get(memory: Cache) -> None:
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == str(len(get.content))
     assert (calls["planets"], status(get)) == (1, "hit")
+
+
+async def test_head_is_answered_where_the_cache_is_bypassed(memory: Cache) -> None:
+    async with serving(personal_app(), memory) as client:
+        head = await client.head("/open", headers={"cookie": "sid=1"})
+    assert (head.status_code, head.content, status(head)) == (200, b"", "fwd=bypass")
+
+
+async def test_a_websocket_does_not_hide_a_cached_route(memory: Cache) -> None:
+    app = FastAPI()
+
+    @app.websocket("/planets")
+    async def socket(websocket: WebSocket) -> None: ...
+
+    @app.get("/planets")
+    @cache(60)
+    async def planets() -> list[str]:
+        return ["Mars"]
+
+    async with serving(app, memory) as client:
+        await client.get("/planets")
+        assert status(await client.get("/planets")) == "hit"
 
 
 async def test_a_client_that_has_the_answer_gets_304(memory: Cache) -> None:

@@ -36,6 +36,13 @@ def test_a_wrong_value_fails_at_import_and_names_the_function(
     assert named in str(raised.value)
 
 
+def test_clients_cannot_make_long_tags() -> None:
+    tag = Tag.parse("country:{alpha_2}")
+    one, other = (tag.render({"alpha_2": "x" * 60_000 + end}) for end in "ab")
+    assert len(one) < 100
+    assert one != other
+
+
 def test_a_template_tag_carries_its_family() -> None:
     tag = Tag.parse("country:{alpha_2}")
     assert tag.names({"alpha_2": "FR"}) == ("country:FR", "country:*")

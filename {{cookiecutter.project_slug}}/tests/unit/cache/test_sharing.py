@@ -151,7 +151,7 @@ async def test_a_leader_that_leaves_stops_neither_the_work_nor_its_followers(cac
 async def test_the_lock_of_a_killed_process_expires() -> None:
     now = 0.0
     backend, origin = InMemoryBackend(clock=lambda: now), Origin()
-    await backend.begin("key", ["tag"], "killed")
+    await backend.begin("key", ["tag"], "killed", 60)
     waiting = asyncio.create_task(read(Cache(backend), origin))
     await asyncio.sleep(0.02)
     assert not waiting.done()
