@@ -215,7 +215,7 @@ class RedisBackend:
             await self._call(operation, call)
 
     async def clear(self) -> None:
-        cursor, pattern = 0, f"{_escaped(self._name)}:{{*}}:g"
+        cursor, pattern = 0, _escaped(self._name) + ":{*}:g"
         while True:
             cursor, keys = await self._call("clear", partial(self._scan, cursor, pattern))
             if keys:
@@ -258,14 +258,18 @@ class RedisBackend:
         return answer
 
     def _generation_key(self, tag: str) -> str:
-        return f"{self._name}:{{{tag}}}:g"
+        return self._tag_key(tag, "g")
 
     def _tag_keys(self, tag: str) -> tuple[str, str]:
-        return self._generation_key(tag), f"{self._name}:{{{tag}}}:h"
+        return self._tag_key(tag, "g"), self._tag_key(tag, "h")
 
     def _lock_key(self, key: str, tags: Sequence[str]) -> str:
         # Beside the keys of the first tag: a script touches the keys of one tag only.
-        return f"{self._name}:{{{tags[0]}}}:l:{key}" if tags else f"{self._name}:l:{key}"
+        return self._tag_key(tags[0], f"l:{key}") if tags else f"{self._name}:l:{key}"
+
+    def _tag_key(self, tag: str, suffix: str) -> str:
+        # In braces: Redis Cluster keeps the keys of one tag together.
+        return self._name + ":{" + tag + "}:" + suffix
 
 
 def _escaped(name: str) -> str:

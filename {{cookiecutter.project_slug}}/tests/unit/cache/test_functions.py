@@ -26,7 +26,7 @@ calls: list[str] = []
 @cache(expire=60, tags=["rates", "rates:{base}"])
 async def exchange_rates(base: str, digits: int = 2) -> Rates | None:
     calls.append(base)
-    return None if base == "XXX" else Rates(base=base, rates={"USD": round(1.0812, digits)})
+    return None if base == "ZZZ" else Rates(base=base, rates={"USD": round(1.0812, digits)})
 
 
 @pytest.fixture(autouse=True)
@@ -56,9 +56,9 @@ async def test_arguments_are_bound_before_they_are_compared(opened: Cache) -> No
 
 
 async def test_none_is_cached(opened: Cache) -> None:
-    assert await exchange_rates("XXX") is None
-    assert await exchange_rates("XXX") is None
-    assert calls == ["XXX"]
+    assert await exchange_rates("ZZZ") is None
+    assert await exchange_rates("ZZZ") is None
+    assert calls == ["ZZZ"]
 
 
 async def test_invalidate_drops_the_result_for_these_arguments(opened: Cache) -> None:
