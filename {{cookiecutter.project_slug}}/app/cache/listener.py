@@ -81,7 +81,7 @@ class _Listener:
 
     def _connect_arguments(self) -> dict[str, Any]:
         url = make_url(self._url)
-        arguments = url.get_dialect()().create_connect_args(url)[1]
+        arguments = dict(url.get_dialect()().create_connect_args(url)[1])
         for name in NOT_FOR_ASYNCPG:
             arguments.pop(name, None)
         return arguments | {

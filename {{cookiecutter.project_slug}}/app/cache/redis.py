@@ -261,7 +261,7 @@ class RedisBackend:
         return self._tag_key(tag, "g")
 
     def _tag_keys(self, tag: str) -> tuple[str, str]:
-        return self._tag_key(tag, "g"), self._tag_key(tag, "h")
+        return self._generation_key(tag), self._tag_key(tag, "h")
 
     def _lock_key(self, key: str, tags: Sequence[str]) -> str:
         # Beside the keys of the first tag: a script touches the keys of one tag only.
