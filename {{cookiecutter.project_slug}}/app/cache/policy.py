@@ -39,9 +39,7 @@ class Tag:
         fields = []
         for _, field, form, conversion in Formatter().parse(text):
             if field is not None and (not field.isidentifier() or form or conversion):
-                raise ValueError(
-                    f"tag {text!r}: a placeholder is a plain name, such as " + "{code}"
-                )
+                raise ValueError(f"tag {text!r}: a placeholder is a name, such as " + "{code}")
             if field is not None:
                 fields.append(field)
         return cls(text, tuple(fields))
