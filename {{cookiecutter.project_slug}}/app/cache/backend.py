@@ -12,8 +12,9 @@ from typing import NamedTuple, Protocol
 
 # What one request may lose to a cache that does not answer, over all its calls (promise P4).
 REQUEST_BUDGET_SECONDS = 0.09
-# A generation outlives the entries that name it by this much; without it they are misses.
-GENERATION_MARGIN_SECONDS = 60
+# A generation lives so long, and then for as long as the last entry that was stored with it: a
+# client that asks for what does not exist leaves nothing behind for long.
+GENERATION_SECONDS = 120
 # A writer that is killed between COMMIT and release keeps its tags uncached for this long.
 HOLD_SECONDS = 30
 # A process that is killed while it computes keeps others waiting for this long.
@@ -42,16 +43,16 @@ class Backend(Protocol):
     async def read(self, key: str, tags: Sequence[str]) -> tuple[bytes | None, bytes | None]:
         """The entry under the key, and the generations of its tags, as one snapshot."""
 
-    async def begin(self, key: str, tags: Sequence[str], token: str, seconds: float) -> Begun:
+    async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
         """Before a computation: the generations, and whether the lock of the key is the token's.
 
         A lock taken under another generation is void: what its owner computes is outdated.
         Missing generations are created, unless a writer holds the tag: then they are None, and what
-        is computed may be served but not stored. They will live for as long as an entry that is
-        stored now and kept for `seconds`.
+        is computed may be served but not stored.
         """
 
-    async def store(self, key: str, value: bytes, seconds: float) -> None: ...
+    async def store(self, key: str, tags: Sequence[str], value: bytes, seconds: float) -> None:
+        """Keeps the entry, and the generations of its tags, for at least so long."""
 
     async def extend(self, key: str, tags: Sequence[str], token: str) -> None:
         """Keeps the lock for another LOCK_SECONDS, if the token still has it."""

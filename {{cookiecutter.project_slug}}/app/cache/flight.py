@@ -130,7 +130,7 @@ class Flights:
             flight.landed.set_result(replace(computed, stored=stored))
             if stored and flight.generations is not None:
                 await self._store.put(
-                    miss.key, computed, miss.policy, flight.generations, milliseconds
+                    miss.key, miss.tags, computed, miss.policy, flight.generations, milliseconds
                 )
         except asyncio.CancelledError:
             flight.landed.cancel()
@@ -149,9 +149,7 @@ class Flights:
         another process has stored the entry."""
         miss, pause, since = flight.miss, FIRST_POLL_SECONDS, flight.asked
         while True:
-            begun = await self._store.begin(
-                miss.key, miss.tags, flight.token, life=miss.policy.life_seconds, since=since
-            )
+            begun = await self._store.begin(miss.key, miss.tags, flight.token, since=since)
             flight.generations, owner, stored = begun
             if flight.generations is None:
                 if flight.predecessor is not None:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.cache.backend import GENERATION_MARGIN_SECONDS, HOLD_SECONDS, LOCK_SECONDS, Begun
+from app.cache.backend import GENERATION_SECONDS, HOLD_SECONDS, LOCK_SECONDS, Begun
 from app.cache.entry import GENERATION_BYTES
 
 MAX_ENTRIES = 10_000
@@ -111,11 +111,12 @@ class InMemoryBackend:
         now = self._clock()
         return self.entries.get(key, now), _joined([self._generation(tag, now) for tag in tags])
 
-    async def begin(self, key: str, tags: Sequence[str], token: str, seconds: float) -> Begun:
+    async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
         now = self._clock()
         value = self.entries.get(key, now)
-        expires = now + seconds + GENERATION_MARGIN_SECONDS
-        generations = _joined([self._extended(tag, now, expires) for tag in tags])
+        generations = _joined(
+            [self._generation(tag, now) or self._create(tag, now) for tag in tags]
+        )
         if generations is None:
             return Begun(None, False, value)
         lock = self._locks.get(key)
@@ -124,8 +125,13 @@ class InMemoryBackend:
         self._locks[key] = _Lock(token, generations, now + LOCK_SECONDS)
         return Begun(generations, True, value)
 
-    async def store(self, key: str, value: bytes, seconds: float) -> None:
-        self.entries.put(key, value, self._clock() + seconds)
+    async def store(self, key: str, tags: Sequence[str], value: bytes, seconds: float) -> None:
+        expires = self._clock() + seconds
+        self.entries.put(key, value, expires)
+        for tag in tags:
+            if tag in self._generations:
+                generation, until = self._generations[tag]
+                self._generations[tag] = (generation, max(until, expires))
 
     async def extend(self, key: str, tags: Sequence[str], token: str) -> None:
         lock = self._locks.get(key)
@@ -165,14 +171,11 @@ class InMemoryBackend:
         generation, expires = self._generations.get(tag, (None, 0.0))
         return generation if expires > now else None
 
-    def _extended(self, tag: str, now: float, expires: float) -> bytes | None:
-        generation = self._generation(tag, now)
-        if generation is None:
-            if any(deadline > now for deadline in self._holders.get(tag, {}).values()):
-                return None
-            generation = secrets.token_bytes(GENERATION_BYTES)
-        _, until = self._generations.get(tag, (generation, 0.0))
-        self._generations[tag] = (generation, max(until, expires))
+    def _create(self, tag: str, now: float) -> bytes | None:
+        if any(deadline > now for deadline in self._holders.get(tag, {}).values()):
+            return None
+        generation = secrets.token_bytes(GENERATION_BYTES)
+        self._generations[tag] = (generation, now + GENERATION_SECONDS)
         if len(self._generations) > MAX_TAGS:
             self._generations.popitem(last=False)
         return generation

@@ -5,7 +5,7 @@ The events and their labels are few and fixed, so that they can become Prometheu
     hit{state=fresh|stale|error}  miss{reason=absent|expired|invalidated|undecodable|unavailable}
     bypass{reason}  collapsed  stored  rejected{reason}  refresh  refresh_skipped
     error{operation}  breaker{state=open|closed}  pending_invalidation{state=queued|done}
-    bytes_stored  seconds_saved
+    bytes_stored  seconds_saved  listener{connected|lost|invalidated}
 """
 
 from collections import Counter

@@ -99,10 +99,5 @@ class Policy:
     def enabled(self) -> bool:
         return self.expire > 0
 
-    @property
-    def life_seconds(self) -> float:
-        """How long an entry is kept at all: past its freshness it serves `stale` or an error."""
-        return self.expire + max(self.stale, self.stale_if_error)
-
     def tag_names(self, values: Mapping[str, object]) -> tuple[str, ...]:
         return tuple(name for tag in self.tags for name in tag.names(values))

@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from app.cache.backend import (
-    GENERATION_MARGIN_SECONDS,
+    GENERATION_SECONDS,
     HOLD_SECONDS,
     LOCK_SECONDS,
     REQUEST_BUDGET_SECONDS,
@@ -161,8 +161,8 @@ class RedisBackend:
         values: list[bytes | None] = await self._reader.read_response()
         return values
 
-    async def begin(self, key: str, tags: Sequence[str], token: str, seconds: float) -> Begun:
-        lock, life = self._lock_key(key, tags), _ms(seconds + GENERATION_MARGIN_SECONDS)
+    async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
+        lock, life = self._lock_key(key, tags), _ms(GENERATION_SECONDS)
 
         def operation() -> Awaitable[list[Any]]:
             pipeline = self._client.pipeline(transaction=False)
@@ -182,10 +182,15 @@ class RedisBackend:
         joined = None if None in generations else b"".join(generations)
         return Begun(joined, bool(answers[0][1]), value)
 
-    async def store(self, key: str, value: bytes, seconds: float) -> None:
-        await self._call(
-            "store", lambda: self._client.set(f"{self._name}:e:{key}", value, px=_ms(seconds))
-        )
+    async def store(self, key: str, tags: Sequence[str], value: bytes, seconds: float) -> None:
+        def operation() -> Awaitable[list[Any]]:
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.set(f"{self._name}:e:{key}", value, px=_ms(seconds))
+            for tag in tags:
+                pipeline.pexpire(self._generation_key(tag), _ms(seconds), gt=True)
+            return pipeline.execute()
+
+        await self._call("store", operation)
 
     async def extend(self, key: str, tags: Sequence[str], token: str) -> None:
         await self._relock(self._lock_key(key, tags), token, _ms(LOCK_SECONDS))

@@ -94,7 +94,7 @@ class Store:
         return "expired", entry if now < entry.error_until else None, now
 
     async def begin(
-        self, key: str, tags: Sequence[str], token: str, *, life: float, since: float
+        self, key: str, tags: Sequence[str], token: str, *, since: float
     ) -> tuple[bytes | None, bool, bool]:
         """Generations and lock for a computation (neither when the cache is unavailable), and
         whether there is a fresh entry by now, so that a lookup is worth it.
@@ -103,14 +103,20 @@ class Store:
         """
         try:
             async with asyncio.timeout(REQUEST_BUDGET_SECONDS - (time.monotonic() - since)):
-                begun = await self._backend.begin(key, tags, token, life)
+                begun = await self._backend.begin(key, tags, token)
         except (CacheUnavailable, TimeoutError):
             return None, False, False
         state, _, _ = self._judge(begun.value, begun.generations)
         return begun.generations, begun.owner, state == "fresh"
 
     async def put(
-        self, key: str, computed: Computed, policy: Policy, generations: bytes, compute_ms: int
+        self,
+        key: str,
+        tags: Sequence[str],
+        computed: Computed,
+        policy: Policy,
+        generations: bytes,
+        compute_ms: int,
     ) -> None:
         """Stores what was computed from data read after `generations` were."""
         if computed.payload is None or len(computed.payload) > MAX_PAYLOAD_BYTES:
@@ -131,7 +137,7 @@ class Store:
         life = fresh + max(policy.stale, policy.stale_if_error)
         raw = entry.encode()
         try:
-            await self._backend.store(key, raw, life)
+            await self._backend.store(key, tags, raw, life)
         except CacheUnavailable:
             self._recorder.count("rejected", "unavailable")
         else:

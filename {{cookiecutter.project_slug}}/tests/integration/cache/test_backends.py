@@ -30,7 +30,7 @@ async def server(cache_url: str) -> AsyncIterator[redis.asyncio.Redis]:
 
 
 async def begin(backend: Backend, token: str = "reader") -> bytes | None:
-    return (await backend.begin(KEY, TAGS, token, 60))[0]
+    return (await backend.begin(KEY, TAGS, token))[0]
 
 
 async def test_nothing_is_there_at_first(backend: Backend) -> None:
@@ -48,13 +48,13 @@ async def test_begin_makes_generations_and_keeps_them(backend: Backend) -> None:
 
 async def test_an_entry_is_read_with_its_generations(backend: Backend) -> None:
     generations = await begin(backend)
-    await backend.store(KEY, b"\x00value", 60)
+    await backend.store(KEY, [], b"\x00value", 60)
     assert await backend.read(KEY, TAGS) == (b"\x00value", generations)
     assert await backend.read("other", TAGS) == (None, generations)
 
 
 async def test_an_entry_expires(backend: Backend) -> None:
-    await backend.store(KEY, b"value", 0.01)
+    await backend.store(KEY, [], b"value", 0.01)
     await asyncio.sleep(0.02)
     assert await backend.read(KEY, []) == (None, b"")
 
@@ -64,7 +64,7 @@ async def test_a_hold_ends_the_generations_and_prevents_new_ones(backend: Backen
     await backend.hold(TAGS[:1], "writer")
     assert await backend.read(KEY, TAGS) == (None, None)
     assert await begin(backend) is None
-    assert (await backend.begin(KEY, TAGS[1:], "reader", 60))[0] is not None
+    assert (await backend.begin(KEY, TAGS[1:], "reader"))[0] is not None
 
 
 async def test_after_the_release_there_are_other_generations(backend: Backend) -> None:
@@ -103,28 +103,28 @@ async def test_the_hold_of_a_killed_writer_ends(
 
 
 async def test_one_at_a_time_has_the_lock(backend: Backend) -> None:
-    assert (await backend.begin(KEY, TAGS, "one", 60)).owner
-    assert not (await backend.begin(KEY, TAGS, "two", 60)).owner
-    assert (await backend.begin("other", TAGS, "two", 60))[1]
+    assert (await backend.begin(KEY, TAGS, "one")).owner
+    assert not (await backend.begin(KEY, TAGS, "two")).owner
+    assert (await backend.begin("other", TAGS, "two"))[1]
     await backend.unlock(KEY, TAGS, "two")
-    assert not (await backend.begin(KEY, TAGS, "two", 60))[1]
+    assert not (await backend.begin(KEY, TAGS, "two"))[1]
     await backend.unlock(KEY, TAGS, "one")
-    assert (await backend.begin(KEY, TAGS, "two", 60))[1]
+    assert (await backend.begin(KEY, TAGS, "two"))[1]
 
 
 async def test_without_tags_one_at_a_time_has_the_lock(backend: Backend) -> None:
-    assert await backend.begin(KEY, [], "one", 60) == (b"", True, None)
-    assert await backend.begin(KEY, [], "two", 60) == (b"", False, None)
+    assert await backend.begin(KEY, [], "one") == (b"", True, None)
+    assert await backend.begin(KEY, [], "two") == (b"", False, None)
     await backend.extend(KEY, [], "one")
     await backend.unlock(KEY, [], "one")
-    await backend.store(KEY, b"value", 60)
-    assert await backend.begin(KEY, [], "two", 60) == (b"", True, b"value")
+    await backend.store(KEY, [], b"value", 60)
+    assert await backend.begin(KEY, [], "two") == (b"", True, b"value")
 
 
 async def test_a_lock_from_before_an_invalidation_holds_nobody_up(backend: Backend) -> None:
-    assert (await backend.begin(KEY, TAGS, "slow", 60))[1]
+    assert (await backend.begin(KEY, TAGS, "slow"))[1]
     await backend.release(TAGS, "", changed=True)
-    assert (await backend.begin(KEY, TAGS, "late", 60))[1]
+    assert (await backend.begin(KEY, TAGS, "late"))[1]
 
 
 async def test_the_lock_of_a_killed_process_ends(
@@ -132,9 +132,9 @@ async def test_the_lock_of_a_killed_process_ends(
 ) -> None:
     monkeypatch.setattr("app.cache.memory.LOCK_SECONDS", 0.01)
     monkeypatch.setattr("app.cache.redis.LOCK_SECONDS", 0.01)
-    await backend.begin(KEY, TAGS, "killed", 60)
+    await backend.begin(KEY, TAGS, "killed")
     async with asyncio.timeout(5):
-        while not (await backend.begin(KEY, TAGS, "next", 60))[1]:
+        while not (await backend.begin(KEY, TAGS, "next"))[1]:
             await asyncio.sleep(0.01)
 
 
@@ -149,7 +149,7 @@ async def test_a_flushed_server_is_empty_and_works(
     redis_backend: RedisBackend, server: redis.asyncio.Redis
 ) -> None:
     await begin(redis_backend)
-    await redis_backend.store(KEY, b"value", 60)
+    await redis_backend.store(KEY, [], b"value", 60)
     await server.flushall()
     assert await redis_backend.read(KEY, TAGS) == (None, None)
     assert await begin(redis_backend, "another") is not None
@@ -162,7 +162,7 @@ async def test_keys_of_a_wrong_type_are_missing(
     await server.lpush("test:{countries}:g", "x")
     assert await redis_backend.read(KEY, TAGS) == (None, None)
     with pytest.raises(CacheUnavailable):
-        await redis_backend.begin(KEY, TAGS, "reader", 60)
+        await redis_backend.begin(KEY, TAGS, "reader")
     await redis_backend.hold(TAGS, "writer")
     await redis_backend.release(TAGS, "writer", changed=True)
     assert await begin(redis_backend) is not None
@@ -170,7 +170,7 @@ async def test_keys_of_a_wrong_type_are_missing(
 
 async def test_everything_expires(redis_backend: RedisBackend, server: redis.asyncio.Redis) -> None:
     await begin(redis_backend)
-    await redis_backend.store(KEY, b"value", 60)
+    await redis_backend.store(KEY, [], b"value", 60)
     await redis_backend.hold(["held"], "writer")
     keys = await server.keys("*")
     assert len(keys) == 5  # entry, two generations, lock, holders
@@ -200,9 +200,13 @@ async def test_clear_ends_the_generations_of_all_tags(backend: Backend) -> None:
     assert await begin(backend) != generations
 
 
-async def test_a_generation_outlives_the_entries_that_name_it(
+async def test_a_generation_lives_shortly_and_then_as_long_as_what_is_stored_with_it(
     redis_backend: RedisBackend, server: redis.asyncio.Redis
 ) -> None:
+    await begin(redis_backend)
+    assert 0 < await server.pttl("test:{countries}:g") <= 120_000
     for seconds in (10, 1000, 10):
-        await redis_backend.begin(KEY, TAGS, "reader", seconds)
-    assert await server.pttl("test:{countries}:g") > 1_000_000
+        await redis_backend.store(KEY, TAGS, b"value", seconds)
+    assert await server.pttl("test:{countries}:g") > 900_000
+    assert await begin(redis_backend) is not None
+    assert await server.pttl("test:{countries}:g") > 900_000

@@ -57,13 +57,13 @@ class World:
     @asynccontextmanager
     async def invalidated(self, *expected: str) -> AsyncIterator[None]:
         """In the block, the generations of exactly these tags come to an end."""
-        before = {tag: (await self.cache.backend.begin(tag, [tag], "t", 60))[0] for tag in ALL}
+        before = {tag: (await self.cache.backend.begin(tag, [tag], "t"))[0] for tag in ALL}
         assert None not in before.values()
         yield
         after = {tag: (await self.cache.backend.read(tag, [tag]))[1] for tag in ALL}
         assert {tag for tag in ALL if before[tag] != after[tag]} == set(expected)
         for tag in ALL:
-            assert (await self.cache.backend.begin(tag, [tag], "t", 60))[0], f"{tag} is still held"
+            assert (await self.cache.backend.begin(tag, [tag], "t"))[0], f"{tag} is still held"
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ async def test_an_update_invalidates_the_tags_of_the_row_before_and_after(world:
         moon = await session.get_one(Moon, "Phobos")
         moon.planet = "Mars"
     # Venus is not in ALL by this template; its tag is checked on its own.
-    before = (await world.cache.backend.begin("k", ["moons:Mars"], "t", 60))[0]
+    before = (await world.cache.backend.begin("k", ["moons:Mars"], "t"))[0]
     async with world.sessions.begin() as session:
         moon = await session.get_one(Moon, "Phobos")
         moon.planet = "Venus"
@@ -166,6 +166,15 @@ async def test_a_released_savepoint_that_is_rolled_back_later_leaves_no_trace(wo
         await session.rollback()
 
 
+async def test_what_a_released_savepoint_changed_is_invalidated_by_the_commit(
+    world: World,
+) -> None:
+    async with world.sessions() as session, world.invalidated("planets", "planet:Mars"):
+        async with world.invalidated(), session.begin_nested():
+            (await session.get_one(Planet, "Mars")).colour = "rust"
+        await session.commit()
+
+
 async def test_a_session_that_commits_twice_invalidates_twice(world: World) -> None:
     async with world.sessions() as session:
         for colour in ("rust", "orange"):
@@ -187,7 +196,7 @@ async def test_readers_are_held_off_between_hold_and_release(world: World) -> No
     release = world.cache.release
 
     async def look_then_release(*args: object, **kwargs: object) -> None:
-        seen.append((await world.cache.backend.begin("k", ["planets"], "reader", 60))[0])
+        seen.append((await world.cache.backend.begin("k", ["planets"], "reader"))[0])
         await release(*args, **kwargs)  # type: ignore[arg-type]
 
     world.cache.release = look_then_release  # type: ignore[method-assign]
@@ -223,7 +232,7 @@ async def test_an_invalidation_costs_the_same_with_10_and_with_10000_pages(
     ):
         costs = []
         for pages in (10, 10_000):
-            generations, _, _ = await cache.backend.begin("key", ["pages"], "reader", 60)
+            generations, _, _ = await cache.backend.begin("key", ["pages"], "reader")
             entry = Entry(0, 0, 0, 0, 0, generations or b"", b"page").encode()
             async with server.pipeline(transaction=False) as pipeline:
                 for page in range(pages):
@@ -289,7 +298,7 @@ async def test_so_many_owed_invalidations_become_one(
 ) -> None:
     monkeypatch.setattr("app.cache.core.MAX_OWED_TAGS", 3)
     async with fault_proxy(cache_url) as (proxy, url), open_cache(url, name="test") as cache:
-        generations = (await cache.backend.begin("key", ["other"], "reader", 60)).generations
+        generations = (await cache.backend.begin("key", ["other"], "reader")).generations
         await proxy.become("refuse")
         await cache.invalidate(*(f"tag{number}" for number in range(10)))
         await proxy.become("none")

@@ -133,7 +133,7 @@ async def test_a_clock_that_jumps_makes_no_immortal_entry(jump: int) -> None:
 async def test_the_cache_is_bounded_in_entries_and_bytes() -> None:
     backend = InMemoryBackend(max_entries=100, max_bytes=10_000)
     for number in range(1000):
-        await backend.store(str(number), b"x" * (number % 300), 60)
+        await backend.store(str(number), [], b"x" * (number % 300), 60)
     assert len(backend.entries) <= 100
     assert backend.entries.bytes <= 10_000
     assert backend.entries.bytes == sum(
@@ -146,9 +146,9 @@ async def test_the_cache_is_bounded_in_entries_and_bytes() -> None:
 async def test_a_scan_does_not_push_out_what_is_read_all_the_time() -> None:
     backend = InMemoryBackend(max_entries=100)
     for key in ("a", "b", "c"):
-        await backend.store(key, b"popular", 60)
+        await backend.store(key, [], b"popular", 60)
     for number in range(1000):
-        await backend.store(str(number), b"once", 60)
+        await backend.store(str(number), [], b"once", 60)
         for key in ("a", "b", "c"):
             await backend.read(key, [])
     assert [(await backend.read(key, []))[0] for key in ("a", "b", "c")] == [b"popular"] * 3
@@ -156,5 +156,5 @@ async def test_a_scan_does_not_push_out_what_is_read_all_the_time() -> None:
 
 async def test_two_memory_backends_share_nothing() -> None:
     one, other = InMemoryBackend(), InMemoryBackend()
-    await one.store("key", b"value", 60)
+    await one.store("key", [], b"value", 60)
     assert await other.read("key", []) == (None, b"")

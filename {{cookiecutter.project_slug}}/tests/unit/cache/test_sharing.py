@@ -70,7 +70,8 @@ async def test_a_read_after_a_write_does_not_join_a_computation_from_before_it(
     await write(cache, origin, 2)
     origin.has_read.clear()
     late = asyncio.create_task(read(cache, origin))
-    await origin.has_read.wait()
+    async with asyncio.timeout(5):
+        await origin.has_read.wait()
     origin.gate.set()
     assert await late == b"2"
     assert await slow == b"1"
@@ -151,7 +152,7 @@ async def test_a_leader_that_leaves_stops_neither_the_work_nor_its_followers(cac
 async def test_the_lock_of_a_killed_process_expires() -> None:
     now = 0.0
     backend, origin = InMemoryBackend(clock=lambda: now), Origin()
-    await backend.begin("key", ["tag"], "killed", 60)
+    await backend.begin("key", ["tag"], "killed")
     waiting = asyncio.create_task(read(Cache(backend), origin))
     await asyncio.sleep(0.02)
     assert not waiting.done()

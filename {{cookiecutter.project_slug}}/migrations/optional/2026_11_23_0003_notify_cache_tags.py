@@ -1,8 +1,9 @@
 """Triggers that NOTIFY the tags of a table whenever a statement changes it.
 
-They are there for `CACHE_LISTEN=true`; when nobody listens, a notification goes nowhere. Their
-arguments are what `__cache_tags__` of the model names, with `*` for a placeholder: a statement does
-not say which rows it touched.
+Optional, for `CACHE_LISTEN=true`: move this file to migrations/versions/, and let `down_revision`
+name the newest revision there. Transactions that notify commit one after the other. The arguments
+of a trigger are what `__cache_tags__` of the model names, with `*` for a placeholder: a statement
+does not say which rows it touched.
 """
 
 from collections.abc import Sequence
