@@ -7,7 +7,7 @@ import httpx
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from app.cache import Cache, CacheMiddleware
+from app.cache import Cache, CacheMiddleware, InMemoryBackend, RedisBackend
 
 
 @asynccontextmanager
@@ -25,6 +25,18 @@ async def serving(app: FastAPI, cache: Cache) -> AsyncIterator[httpx.AsyncClient
             yield client
         finally:
             await cache.aclose()
+
+
+async def entry_count(cache: Cache) -> int:
+    """How many entries the backend holds; for Redis, also after the cache was closed."""
+    if isinstance(cache.backend, InMemoryBackend):
+        return len(cache.backend.entries)
+    assert isinstance(cache.backend, RedisBackend)
+    client = cache.backend._client
+    try:
+        return len(await client.keys(f"{cache.name}:e:*"))
+    finally:
+        await client.aclose()
 
 
 def status(response: httpx.Response) -> str:

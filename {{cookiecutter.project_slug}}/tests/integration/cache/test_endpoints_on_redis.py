@@ -1,0 +1,13 @@
+"""What clients see of a cached endpoint, once more: over the Redis or Valkey server of this run."""
+
+import pytest
+
+from app.cache import Cache, RedisBackend
+from app.cache.metrics import Counters
+from tests.unit.cache.test_endpoints import *  # noqa: F403 - the same tests, over another backend
+
+
+@pytest.fixture
+def memory(cache_url: str) -> Cache:  # type: ignore[no-redef]
+    backend = RedisBackend(cache_url, name="test", recorder=Counters(), timeout=1)
+    return Cache(backend, name="test")
