@@ -7,7 +7,7 @@ from app.cache.metrics import Counters
 from tests.unit.cache.test_endpoints import *  # noqa: F403 - the same tests, over another backend
 
 
-@pytest.fixture
-def memory(cache_url: str) -> Cache:  # type: ignore[no-redef]
+@pytest.fixture  # type: ignore[no-redef]
+def memory(cache_url: str) -> Cache:
     backend = RedisBackend(cache_url, name="test", recorder=Counters(), timeout=1)
     return Cache(backend, name="test")
