@@ -89,7 +89,7 @@ class Cache:
         """Raises CacheUnavailable when the backend does not answer."""
         await self.backend.ping()
 
-    async def fetch(self, miss: Miss, *, route: str) -> bytes:
+    async def fetch(self, miss: Miss) -> bytes:
         """The payload: stored, or computed now. Raises what the computation raises."""
         found = await self.store.lookup(miss.key, miss.tags)
         if found.state == "fresh" and found.entry is not None:

@@ -163,7 +163,7 @@ class _Results:
             return Computed(self._type.dump_json(result))
 
         miss = Miss(key, tags, self._marker.policy, compute)
-        payload = await cache.fetch(miss, route=self._marker.name)
+        payload = await cache.fetch(miss)
         return self._type.validate_json(payload)
 
     async def invalidate(self, *args: Any, **kwargs: Any) -> None:

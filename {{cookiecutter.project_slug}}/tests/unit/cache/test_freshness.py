@@ -45,7 +45,7 @@ def cache(clock: Clock) -> Cache:
 
 
 async def read(cache: Cache, policy: Policy, origin: Origin) -> bytes:
-    return await cache.fetch(Miss("key", ["tag"], policy, origin.compute), route="test")
+    return await cache.fetch(Miss("key", ["tag"], policy, origin.compute))
 
 
 async def test_an_entry_expires(cache: Cache, clock: Clock) -> None:
@@ -63,7 +63,7 @@ async def test_entries_stored_together_do_not_expire_together(clock: Clock) -> N
     backend = InMemoryBackend(clock=clock)
     cache = Cache(backend, clock=clock, rng=random.Random(1))
     for number in range(20):
-        await cache.fetch(Miss(str(number), [], Policy(100), Origin().compute), route="test")
+        await cache.fetch(Miss(str(number), [], Policy(100), Origin().compute))
     clock.now += 95
     states = [(await cache.store.lookup(str(number), [])).state for number in range(20)]
     assert {"fresh"} < set(states)

@@ -51,7 +51,7 @@ async def read(
     cache: Cache, origin: Origin, key: str = "key", policy: Policy | None = None
 ) -> bytes:
     miss = Miss(key, ["tag"], policy or Policy(60), origin.compute)
-    return await cache.fetch(miss, route="test")
+    return await cache.fetch(miss)
 
 
 async def test_head_sends_no_body() -> None:
@@ -147,7 +147,7 @@ async def test_what_is_too_large_is_served_and_not_stored() -> None:
 
     backend = NoLimit()
     memory = Cache(backend)
-    payload = await memory.fetch(Miss("key", [], Policy(60), compute), route="test")
+    payload = await memory.fetch(Miss("key", [], Policy(60), compute))
     await memory.aclose()
     assert (len(payload), backend.stored) == (MAX_PAYLOAD_BYTES + 1, 0)
 

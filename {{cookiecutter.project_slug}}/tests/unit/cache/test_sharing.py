@@ -40,7 +40,7 @@ def cache() -> Cache:
 
 
 async def read(cache: Cache, origin: Origin) -> bytes:
-    return await cache.fetch(Miss("key", ["tag"], POLICY, origin.compute), route="test")
+    return await cache.fetch(Miss("key", ["tag"], POLICY, origin.compute))
 
 
 async def write(cache: Cache, origin: Origin, value: int) -> None:
