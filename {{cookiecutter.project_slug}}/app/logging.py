@@ -80,7 +80,7 @@ class RequestLogMiddleware:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message = {**message, "headers": [*message.get("headers", ()), header]}
+                message["headers"] = [*message.get("headers", ()), header]
             await send(message)
 
         token = _request_id.set(request_id)
@@ -138,5 +138,7 @@ def _replace_handlers(handler: logging.Handler, level: str) -> None:
     root.addHandler(handler)
     for name in ("uvicorn", "uvicorn.access", "uvicorn.error"):
         logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True
+        # --no-access-log leaves its logger without handlers, and so it stays silent.
+        if logger.handlers:
+            logger.handlers.clear()
+            logger.propagate = True

@@ -142,7 +142,9 @@ class _Exchange:
             return "length"
         if self.route.closed_query and self._has_undeclared_query():
             return "query"
-        if any(len(self._header(name.encode())) > MAX_VARY_BYTES for name in policy.vary):
+        if policy.vary and any(
+            len(self._header(name.encode())) > MAX_VARY_BYTES for name in policy.vary
+        ):
             return "vary-length"
         overrides = self.scope["app"].dependency_overrides
         if overrides and not self.route.dependencies.isdisjoint(overrides):

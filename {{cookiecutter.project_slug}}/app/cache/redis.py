@@ -10,7 +10,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -122,7 +122,7 @@ class RedisBackend:
         loop = asyncio.get_running_loop()
         if not self._pending and self._reading is None:
             loop.call_soon(self._send_pending)
-        names = (f"{self._name}:e:{key}", *[self._generation_key(tag) for tag in tags])
+        names = self._names(key, tuple(tags))
         values: asyncio.Future[list[bytes | None]] = loop.create_future()
         self._pending.append((names, values))
         value, *generations = await values
@@ -130,6 +130,10 @@ class RedisBackend:
             return value, None
         joined = b"".join(generations)  # type: ignore[arg-type]
         return value, joined if len(joined) == len(tags) * GENERATION_BYTES else None
+
+    @lru_cache(maxsize=4096)  # noqa: B019 - a backend lives as long as the process
+    def _names(self, key: str, tags: Sequence[str]) -> tuple[str, ...]:
+        return (f"{self._name}:e:{key}", *[self._generation_key(tag) for tag in tags])
 
     def _send_pending(self) -> None:
         batch, self._pending = self._pending, []
