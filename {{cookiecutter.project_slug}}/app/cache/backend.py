@@ -38,8 +38,6 @@ class CacheUnavailable(Exception):
 class Backend(Protocol):
     """Every method but `aclose` may raise CacheUnavailable, and none raises anything else."""
 
-    name: str
-
     async def read(self, key: str, tags: Sequence[str]) -> tuple[bytes | None, bytes | None]:
         """The entry under the key, and the generations of its tags, as one snapshot."""
 

@@ -72,10 +72,6 @@ class Cache:
         self._tables: dict[FastAPI, RouteTable] = {}
         self._hits_for_miss: dict[str, float] = {}
 
-    @property
-    def backend_name(self) -> str:
-        return self.backend.name
-
     def bind(self, app: FastAPI) -> RouteTable:
         """Analyses the routes of `app`. Raises PolicyError for one that cannot be cached safely."""
         table = self._tables.get(app)

@@ -92,8 +92,6 @@ class _Entries:
 class InMemoryBackend:
     """Bounded by `max_entries` and `max_bytes`; `clock` gives seconds that never go back."""
 
-    name = "memory"
-
     def __init__(
         self,
         *,

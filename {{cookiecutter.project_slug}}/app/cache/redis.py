@@ -87,8 +87,6 @@ class RedisBackend:
     of a tag, its holders, and the locks of the entries whose first tag it is.
     """
 
-    name = "redis"
-
     def __init__(
         self,
         url: str,
