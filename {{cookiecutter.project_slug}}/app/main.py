@@ -4,6 +4,7 @@
 cache, hands them to requests as `request.state`, and closes them.
 """
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, TypedDict
@@ -88,3 +89,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 app = create_app()
+
+# What is there by now stays until the end. Left alone, the garbage collector walks over it whenever
+# requests have allocated a little: 80 ms each time, and a sixth of what cached responses cost.
+gc.freeze()
+gc.set_threshold(10_000, 20, 20)

@@ -7,8 +7,10 @@ Generations of several tags travel as one `bytes`, joined in the order of the ta
 proof.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import NamedTuple, Protocol
+
+from app.cache.entry import Entry
 
 # What one request may lose to a cache that does not answer, over all its calls (promise P4).
 REQUEST_BUDGET_SECONDS = 0.09
@@ -21,13 +23,20 @@ HOLD_SECONDS = 30
 LOCK_SECONDS = 3
 
 
+class Found(NamedTuple):
+    """What there is, valid or not. Who reads at the same time may be handed the same object."""
+
+    entry: Entry | None
+    generations: bytes | None
+
+
 class Begun(NamedTuple):
     """What a computation starts from."""
 
     generations: bytes | None
     owner: bool
     """Whether nobody else, in any process, computes this under the same generations."""
-    value: bytes | None
+    entry: Entry | None
     """What is stored by now: somebody may have landed since this one's lookup."""
 
 
@@ -38,8 +47,12 @@ class CacheUnavailable(Exception):
 class Backend(Protocol):
     """Every method but `aclose` may raise CacheUnavailable, and none raises anything else."""
 
-    async def read(self, key: str, tags: Sequence[str]) -> tuple[bytes | None, bytes | None]:
-        """The entry under the key, and the generations of its tags, as one snapshot."""
+    def read(self, key: str, tags: Sequence[str], local: float = 0) -> Awaitable[Found]:
+        """The entry under the key, and the generations of its tags, as one snapshot.
+
+        With `local`, one that this process took at most so many seconds ago, if it knows of no
+        invalidation since: see local.py.
+        """
 
     async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
         """Before a computation: the generations, and whether the lock of the key is the token's.
@@ -49,7 +62,7 @@ class Backend(Protocol):
         is computed may be served but not stored.
         """
 
-    async def store(self, key: str, tags: Sequence[str], value: bytes, seconds: float) -> None:
+    async def store(self, key: str, tags: Sequence[str], entry: Entry, seconds: float) -> None:
         """Keeps the entry, and the generations of its tags, for at least so long."""
 
     async def extend(self, key: str, tags: Sequence[str], token: str) -> None:

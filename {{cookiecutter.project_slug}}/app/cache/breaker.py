@@ -26,15 +26,18 @@ class Breaker:
         self._failures = 0
         self._probing: asyncio.Task[None] | None = None
 
-    @property
-    def is_open(self) -> bool:
-        return self._probing is not None
+    def check(self) -> None:
+        """Raises CacheUnavailable while it is open."""
+        if self._probing is not None:
+            raise CacheUnavailable("the cache is not answering")
 
     def succeeded(self) -> None:
         self._failures = 0
 
-    def failed(self, error: Exception) -> None:
-        self._failures += 1
+    def failed(self, operation: str, error: Exception, *, answered: bool = False) -> None:
+        """With `answered` it was refused (out of memory, wrong type): the server is there."""
+        self._recorder.count("error", operation)
+        self._failures += not answered
         if self._failures >= FAILURES_TO_OPEN and self._probing is None:
             log.warning("cache is unavailable, serving without it: %r", error)
             self._recorder.count("breaker", "open")

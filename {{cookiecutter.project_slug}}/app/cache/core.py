@@ -61,7 +61,7 @@ class Cache:
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
-        self.backend, self.name = backend, name
+        self.backend, self.name, self.slug = backend, name, name.encode()
         self.client_may_bypass = client_may_bypass
         self.recorder: Recorder = recorder or Counters()
         rng = rng or random.Random()
@@ -87,7 +87,7 @@ class Cache:
 
     async def fetch(self, miss: Miss) -> bytes:
         """The payload: stored, or computed now. Raises what the computation raises."""
-        found = await self.store.lookup(miss.key, miss.tags)
+        found = await self.store.lookup(miss.key, miss.tags, miss.policy.local)
         if found.state == "fresh" and found.entry is not None:
             self.recorder.count("hit", "fresh")
             return found.entry.payload

@@ -1,20 +1,23 @@
 """Entries: what is stored under a key, as bytes.
 
-An entry is a fixed header (format version, times), the generations of its tags at the time its data
-was read, and a payload. Never pickle: whoever can write to Redis must not be able to run code here.
-Bytes that do not decode are a miss.
+An entry is a fixed header (format version, a number of its own, times), the generations of its tags
+at the time its data was read, and a payload. Never pickle: whoever can write to Redis must not be
+able to run code here. Bytes that do not decode are a miss.
 """
 
+import secrets
 import struct
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 GENERATION_BYTES = 16
 
-_HEADER = struct.Struct(">4sBQQQQII")
-_MAGIC = b"fce1"
+_HEADER = struct.Struct(">4s8sBQQQQII")
+_MAGIC = b"fce2"
 
 
-class Entry(NamedTuple):
+@dataclass(slots=True)
+class Entry:
     """A stored payload. Times are milliseconds since the Unix epoch, by the clock of who stored it.
 
     Served as fresh until `fresh_until`, as stale while one refresh runs until `stale_until`, and
@@ -28,10 +31,13 @@ class Entry(NamedTuple):
     compute_ms: int
     generations: bytes
     payload: bytes
+    prepared: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What readers made of the payload: all who share this entry need it made once."""
 
     def encode(self) -> bytes:
         header = _HEADER.pack(
             _MAGIC,
+            secrets.token_bytes(8),
             len(self.generations) // GENERATION_BYTES,
             self.created,
             self.fresh_until,
@@ -46,8 +52,18 @@ class Entry(NamedTuple):
     def decode(cls, raw: bytes) -> "Entry | None":
         if len(raw) < _HEADER.size:
             return None
-        magic, tags, created, fresh, stale, error, compute, length = _HEADER.unpack_from(raw)
+        magic, _, tags, created, fresh, stale, error, compute, length = _HEADER.unpack_from(raw)
         start = _HEADER.size + tags * GENERATION_BYTES
         if magic != _MAGIC or len(raw) != start + length:
             return None
         return cls(created, fresh, stale, error, compute, raw[_HEADER.size : start], raw[start:])
+
+    @staticmethod
+    def head_bytes(tags: int) -> int:
+        """How many of the first bytes tell an entry with so many tags from every other one."""
+        return _HEADER.size + tags * GENERATION_BYTES
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory, about: once it was read, it holds its payload twice."""
+        return 2 * len(self.payload)

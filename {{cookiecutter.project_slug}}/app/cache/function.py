@@ -68,6 +68,7 @@ def cache(
     per_user: bool = False,
     browser: str = "no-cache",
     expire_not_found: float = 0,
+    local: float = 0,
 ) -> _Decorator:
     """Caches the GET of an endpoint, or the results of an async function.
 
@@ -84,6 +85,8 @@ def cache(
     per_user          the value that the guard returns is part of the key
     browser           Cache-Control for clients; they cannot be invalidated, so by default they ask
     expire_not_found  how long a 404 is fresh
+    local             how long a process may answer by itself, without asking Redis: faster, and a
+                      write through another process is seen up to half a second late (local.py)
 
     Raises PolicyError, naming the function, for values that are not allowed.
     """
@@ -94,7 +97,7 @@ def cache(
             parsed = tuple(Tag.parse(tag) for tag in tags)
             policy = Policy(
                 expire, stale, stale_if_error, parsed, tuple(vary), public, guard, per_user,
-                browser, expire_not_found,
+                browser, expire_not_found, local,
             )  # fmt: skip
         except ValueError as error:
             raise PolicyError(f"@cache on {name}: {error}") from error

@@ -1,9 +1,4 @@
-"""The cache of one process: `memory://`. The same contract as Redis, without a server.
-
-Entries are bounded in number and in bytes. Eviction is S3-FIFO (Yang et al., SOSP 2023): an entry
-enters a small queue, is moved to the main queue when it was read there, and is dropped otherwise,
-so that a scan over many pages does not push out the few that are read all the time.
-"""
+"""The cache of one process: `memory://`. The same contract as Redis, without a server."""
 
 import secrets
 import time
@@ -11,20 +6,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.cache.backend import GENERATION_SECONDS, HOLD_SECONDS, LOCK_SECONDS, Begun
-from app.cache.entry import GENERATION_BYTES
+from app.cache.backend import GENERATION_SECONDS, HOLD_SECONDS, LOCK_SECONDS, Begun, Found
+from app.cache.entry import GENERATION_BYTES, Entry
+from app.cache.s3fifo import S3Fifo
 
 MAX_ENTRIES = 10_000
 MAX_BYTES = 64 * 1024 * 1024
 MAX_TAGS = 100_000
-_MAX_READS = 3
-
-
-@dataclass(slots=True)
-class _Item:
-    value: bytes
-    expires: float
-    reads: int = 0
 
 
 @dataclass(slots=True)
@@ -32,61 +20,6 @@ class _Lock:
     token: str
     generations: bytes
     deadline: float
-
-
-class _Entries:
-    """Values by key, bounded, evicted by S3-FIFO."""
-
-    def __init__(self, max_entries: int, max_bytes: int) -> None:
-        self._max_entries, self._max_bytes = max_entries, max_bytes
-        self._small: OrderedDict[str, _Item] = OrderedDict()
-        self._main: OrderedDict[str, _Item] = OrderedDict()
-        self._ghosts: OrderedDict[str, None] = OrderedDict()
-        self.bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._small) + len(self._main)
-
-    def get(self, key: str, now: float) -> bytes | None:
-        item = self._small.get(key) or self._main.get(key)
-        if item is None:
-            return None
-        if item.expires <= now:
-            self.remove(key)
-            return None
-        item.reads = min(item.reads + 1, _MAX_READS)
-        return item.value
-
-    def put(self, key: str, value: bytes, expires: float) -> None:
-        self.remove(key)
-        if len(value) > self._max_bytes // 10:
-            return
-        # A key that was evicted lately and is wanted again has earned the main queue.
-        queue = self._main if key in self._ghosts else self._small
-        self._ghosts.pop(key, None)
-        queue[key] = _Item(value, expires)
-        self.bytes += len(value)
-        while len(self) > self._max_entries or self.bytes > self._max_bytes:
-            self._evict()
-
-    def remove(self, key: str) -> None:
-        item = self._small.pop(key, None) or self._main.pop(key, None)
-        if item is not None:
-            self.bytes -= len(item.value)
-
-    def _evict(self) -> None:
-        small_is_due = len(self._small) * 10 >= len(self) or not self._main
-        queue = self._small if small_is_due else self._main
-        key, item = queue.popitem(last=False)
-        if item.reads:
-            item.reads = 0 if queue is self._small else item.reads - 1
-            self._main[key] = item
-            return
-        self.bytes -= len(item.value)
-        if queue is self._small:
-            self._ghosts[key] = None
-            if len(self._ghosts) > self._max_entries:
-                self._ghosts.popitem(last=False)
 
 
 class InMemoryBackend:
@@ -100,32 +33,33 @@ class InMemoryBackend:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self.entries = _Entries(max_entries, max_bytes)
+        self.entries: S3Fifo[tuple[Entry, float]] = S3Fifo(max_entries, max_bytes)
         self._generations: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
         self._holders: dict[str, dict[str, float]] = {}
         self._locks: dict[str, _Lock] = {}
 
-    async def read(self, key: str, tags: Sequence[str]) -> tuple[bytes | None, bytes | None]:
+    async def read(self, key: str, tags: Sequence[str], local: float = 0) -> Found:
         now = self._clock()
-        return self.entries.get(key, now), _joined([self._generation(tag, now) for tag in tags])
+        generations = _joined([self._generation(tag, now) for tag in tags])
+        return Found(self._entry(key, now), generations)
 
     async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
         now = self._clock()
-        value = self.entries.get(key, now)
+        entry = self._entry(key, now)
         generations = _joined(
             [self._generation(tag, now) or self._create(tag, now) for tag in tags]
         )
         if generations is None:
-            return Begun(None, False, value)
+            return Begun(None, False, entry)
         lock = self._locks.get(key)
         if lock and lock.generations == generations and lock.deadline > now:
-            return Begun(generations, lock.token == token, value)
+            return Begun(generations, lock.token == token, entry)
         self._locks[key] = _Lock(token, generations, now + LOCK_SECONDS)
-        return Begun(generations, True, value)
+        return Begun(generations, True, entry)
 
-    async def store(self, key: str, tags: Sequence[str], value: bytes, seconds: float) -> None:
+    async def store(self, key: str, tags: Sequence[str], entry: Entry, seconds: float) -> None:
         expires = self._clock() + seconds
-        self.entries.put(key, value, expires)
+        self.entries.put(key, (entry, expires), entry.size)
         for tag in tags:
             if tag in self._generations:
                 generation, until = self._generations[tag]
@@ -164,6 +98,13 @@ class InMemoryBackend:
 
     async def aclose(self) -> None:
         return None
+
+    def _entry(self, key: str, now: float) -> Entry | None:
+        entry, expires = self.entries.get(key) or (None, 0.0)
+        if entry is not None and expires <= now:
+            self.entries.remove(key)
+            return None
+        return entry
 
     def _generation(self, tag: str, now: float) -> bytes | None:
         generation, expires = self._generations.get(tag, (None, 0.0))

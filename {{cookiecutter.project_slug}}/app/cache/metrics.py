@@ -2,7 +2,7 @@
 
 The events and their labels are few and fixed, so that they can become Prometheus counters:
 
-    hit{state=fresh|stale|error}  miss{reason=absent|expired|invalidated|undecodable|unavailable}
+    hit{state=fresh|stale|error}  miss{reason=absent|expired|invalidated|unavailable}
     bypass{reason}  collapsed  stored  rejected{reason}  refresh  refresh_skipped
     error{operation}  breaker{state=open|closed}  pending_invalidation{state=queued|done}
     bytes_stored  seconds_saved  listener{connected|lost|invalidated}

@@ -5,7 +5,7 @@ hits as well. It finds the `Cache` under `cache` in the lifespan state.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 
@@ -45,11 +45,11 @@ class CacheMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        cache = scope.get("state", {}).get("cache") if scope["type"] == "http" else None
-        if cache is None:
+        cache = scope["type"] == "http" and scope.get("state", {}).get("cache")
+        if not cache:
             await self.app(scope, receive, send)
             return
-        route, path = None, get_route_path(scope)
+        route, path = None, get_route_path(scope) if scope.get("root_path") else scope["path"]
         if scope["method"] in ("GET", "HEAD"):
             route = cache.bind(scope["app"]).find(path)
         if route is None:
@@ -76,58 +76,53 @@ class _Exchange:
         self.scope, self.receive, self.send = scope, receive, send
         self.policy = route.policy
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        # Where a mounted application is mounted: the same route has other answers elsewhere.
-        self.mount = scope.get("root_path", "").encode()
 
     async def run(self) -> None:
         reason = self._why_not_cached()
         if reason is not None:
             await self._pass("bypass", reason)
             return
-        identity: list[bytes] = []
+        # Where a mounted application is mounted: the same route has other answers elsewhere.
+        parts = [self.scope.get("root_path", "").encode()]
+        if self.policy.vary:
+            parts += [self._header(name.encode()) for name in self.policy.vary]
         if self.route.guard is not None:
             try:
-                identity = await self._identify()
+                parts += await self._identify()
             except Exception:
                 # The endpoint runs its guard again and answers with that guard's own error.
                 await self._pass("bypass", "guard")
                 return
-        vary = [self._header(name.encode()) for name in self.policy.vary]
-        key, tags = self.route.address(
-            self.path, self.scope["query_string"], self.mount, *vary, *identity
-        )
-        miss = Miss(key, tags, self.policy, self._compute)
-        found = await self.cache.store.lookup(miss.key, miss.tags)
-        entry, ttl = found.entry, 0
-        if entry is not None:
-            ttl = (entry.fresh_until - found.now) // 1000
-        if found.state == "fresh" and entry is not None:
+        key, tags = self.route.address(self.path, self.scope["query_string"], *parts)
+        found = await self.cache.store.lookup(key, tags, self.policy.local)
+        if found.state == "fresh" and found.entry is not None:
             self.cache.recorder.count("hit", "fresh")
-            await self._send_entry(entry, found.now, f"hit; ttl={ttl}")
-        elif found.state == "stale" and entry is not None:
+            await self._send_entry(found.entry, found.now, b"hit; ttl=%d" % found.ttl)
+            return
+        miss = Miss(key, tags, self.policy, self._compute)
+        if found.state == "stale" and found.entry is not None:
             self.cache.recorder.count("hit", "stale")
-            self._refresh(miss, found)
-            await self._send_entry(entry, found.now, f"fwd=stale; ttl={ttl}")
-        elif self.cache.is_hit_for_miss(miss.key):
+            with _active(self.cache):
+                self.cache.flights.refresh(miss, found)
+            await self._send_entry(found.entry, found.now, b"fwd=stale; ttl=%d" % found.ttl)
+        elif self.cache.is_hit_for_miss(key):
             await self._pass("uri-miss", "hit-for-miss")
         else:
-            result = await self.cache.compute(miss, found)
-            if result is None or result.payload is None:
-                await self._pass("uri-miss", "not-shared")
-                return
-            if isinstance(result, Entry):
-                status = "fwd=uri-miss; collapsed"
-                if result is entry:
-                    status = f"fwd=stale; ttl={ttl}; detail=error"
-                await self._send_entry(result, found.now, status)
-                return
-            forward = "fwd=stale" if found.state == "expired" else "fwd=uri-miss"
-            stored = "; stored" if result.stored else ""
-            await self._send(self._decode(result.payload), forward + stored)
+            await self._send_computed(await self.cache.compute(miss, found), found)
 
-    def _refresh(self, miss: Miss, found: Lookup) -> None:
-        with _active(self.cache):
-            self.cache.flights.refresh(miss, found)
+    async def _send_computed(self, result: Computed | Entry | None, found: Lookup) -> None:
+        if result is None or result.payload is None:
+            await self._pass("uri-miss", "not-shared")
+        elif isinstance(result, Entry):
+            status = b"fwd=uri-miss; collapsed"
+            if result is found.entry:
+                status = b"fwd=stale; ttl=%d; detail=error" % found.ttl
+            await self._send_entry(result, found.now, status)
+        else:
+            forward = b"fwd=stale" if found.state == "expired" else b"fwd=uri-miss"
+            stored = b"; stored" if result.stored else b""
+            response = decode(result.payload, gzip=self._accepts_gzip)
+            await self._send(response, forward + stored)
 
     def _why_not_cached(self) -> str | None:
         headers, policy = self.headers, self.policy
@@ -213,7 +208,7 @@ class _Exchange:
     async def _pass(self, forward: str, detail: str) -> None:
         """Lets the route answer this request itself, whatever it sends."""
         self.cache.recorder.count("bypass", detail)
-        status = f"{self.cache.name}; fwd={forward}; detail={detail}".encode()
+        status = b"%s; fwd=%s; detail=%s" % (self.cache.slug, forward.encode(), detail.encode())
 
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -225,28 +220,38 @@ class _Exchange:
         with _active(self.cache):
             await self.app({**self.scope, "method": "GET"}, self.receive, send)
 
-    def _decode(self, payload: bytes) -> Response:
-        return decode(payload, accepts_gzip=accepts_gzip(self.headers.get(b"accept-encoding", b"")))
+    @property
+    def _accepts_gzip(self) -> bool:
+        return accepts_gzip(self.headers.get(b"accept-encoding", b""))
 
-    async def _send_entry(self, entry: Entry, now: int, status: str) -> None:
-        response = self._decode(entry.payload)
+    def _send_entry(self, entry: Entry, now: int, status: bytes) -> Awaitable[None]:
+        gzip = self._accepts_gzip
+        response: Response | None = entry.prepared.get(gzip)
+        if response is None:
+            response = entry.prepared[gzip] = decode(entry.payload, gzip=gzip)
         if entry.compute_ms:
             self.cache.recorder.count("seconds_saved", amount=entry.compute_ms / 1000)
         age = max(0, now - entry.created) // 1000
-        response.headers.append((b"age", str(age).encode()))
-        await self._send(response, status)
+        return self._send(response, status, (b"age", b"%d" % age))
 
-    async def _send(self, response: Response, status: str) -> None:
+    async def _send(
+        self, response: Response, cache_status: bytes, *headers: tuple[bytes, bytes]
+    ) -> None:
+        status, stored, body = response
         known = self.headers.get(b"if-none-match", b"")
         since = self.headers.get(b"if-modified-since", b"")
-        conditional = (known or since) and response.status == 200
-        if conditional and not_modified(response, known, since):
-            response = without_body(response)
-        headers = [*response.headers, (b"cache-status", f"{self.cache.name}; {status}".encode())]
+        if (known or since) and status == 200 and not_modified(response, known, since):
+            status, stored, body = without_body(response)
+        cache_status = b"%s; %s" % (self.cache.slug, cache_status)
         await self.send(
-            {"type": "http.response.start", "status": response.status, "headers": headers}
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [*stored, *headers, (b"cache-status", cache_status)],
+            }
         )
-        body = b"" if self.scope["method"] == "HEAD" else response.body
+        if self.scope["method"] == "HEAD":
+            body = b""
         await self.send({"type": "http.response.body", "body": body})
 
 

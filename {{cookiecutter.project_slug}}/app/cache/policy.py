@@ -76,9 +76,10 @@ class Policy:
     per_user: bool = False
     browser: str = "no-cache"
     expire_not_found: float = 0
+    local: float = 0
 
     def __post_init__(self) -> None:
-        for name in ("expire", "stale", "stale_if_error", "expire_not_found"):
+        for name in ("expire", "stale", "stale_if_error", "expire_not_found", "local"):
             self._check_seconds(name, getattr(self, name))
         if self.per_user and self.guard is None:
             raise ValueError("per_user=True needs guard=, the dependency that returns the user")

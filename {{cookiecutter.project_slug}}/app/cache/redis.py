@@ -1,9 +1,8 @@
 """The cache in Redis or Valkey: `redis://`, `rediss://`.
 
 Each call is bounded by a short timeout of our own and is not repeated: with redis-py as it is
-one request can wait a minute for a silent server. Reads that come in the same turn of the event
-loop, or while one is under way, go out as one MGET: the client costs more per command than the
-server does. A script touches the keys of one tag only.
+one request can wait a minute for a silent server. A script touches the keys of one tag only.
+Lookups are in reader.py.
 """
 
 import asyncio
@@ -13,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
-from redis.asyncio import Redis
+from redis.asyncio import Connection, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
@@ -25,14 +24,14 @@ from app.cache.backend import (
     REQUEST_BUDGET_SECONDS,
     Begun,
     CacheUnavailable,
+    Found,
 )
 from app.cache.breaker import Breaker
-from app.cache.entry import GENERATION_BYTES
+from app.cache.entry import GENERATION_BYTES, Entry
 from app.cache.metrics import Recorder
+from app.cache.reader import Reader
 
 T = TypeVar("T")
-# Keys to read, and where their values go.
-_Read = tuple[tuple[str, ...], "asyncio.Future[list[bytes | None]]"]
 
 MAX_CONNECTIONS = 64
 
@@ -73,6 +72,13 @@ _RELEASE = """
 redis.call('ZREM', KEYS[2], ARGV[1])
 if ARGV[2] == '1' then redis.call('DEL', KEYS[1]) end
 """
+# KEYS: generation. ARGV: life in ms that it needs. It gets twice that, so that it is seldom
+# touched: all local tiers are told of it.
+_KEEP = """
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then
+    redis.call('PEXPIRE', KEYS[1], 2 * ARGV[1])
+end
+"""
 # KEYS: lock. ARGV: token, life in ms; a life of 0 gives the lock up.
 _RELOCK = """
 local lock = redis.call('GET', KEYS[1])
@@ -83,8 +89,9 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 
 
 class RedisBackend:
-    """Keys: `<name>:e:<key>`, an entry; `<name>:{<tag>}:g`, `…:h` and `…:l:<key>`, the generation
-    of a tag, its holders, and the locks of the entries whose first tag it is.
+    """Keys: `<name>:e:<key>`, an entry; `<name>:g:{<tag>}`, `<name>:h:{<tag>}` and
+    `<name>:l:{<tag>}:<key>`, the generation of a tag, its holders, and the locks of the entries
+    whose first tag it is.
     """
 
     def __init__(
@@ -107,61 +114,19 @@ class RedisBackend:
             protocol=2,
             driver_info=None,
         )
-        self._name, self._timeout, self._recorder = name, timeout, recorder
+        self._name, self._timeout = name, timeout
         self._breaker = Breaker(self._probe, recorder)
-        pool = self._client.connection_pool
-        self._reader = pool.make_connection()  # type: ignore[no-untyped-call]
-        self._pending: list[_Read] = []
-        self._reading: asyncio.Task[None] | None = None
+        self._reader = Reader(
+            self._connect, self._breaker, recorder, tracked=f"{name}:g:", timeout=timeout
+        )
 
-    async def read(self, key: str, tags: Sequence[str]) -> tuple[bytes | None, bytes | None]:
-        if self._breaker.is_open:
-            raise CacheUnavailable("the cache is not answering")
-        loop = asyncio.get_running_loop()
-        if not self._pending and self._reading is None:
-            loop.call_soon(self._send_pending)
-        names = self._names(key, tuple(tags))
-        values: asyncio.Future[list[bytes | None]] = loop.create_future()
-        self._pending.append((names, values))
-        value, *generations = await values
-        if None in generations:
-            return value, None
-        joined = b"".join(generations)  # type: ignore[arg-type]
-        return value, joined if len(joined) == len(tags) * GENERATION_BYTES else None
+    def read(self, key: str, tags: Sequence[str], local: float = 0) -> Awaitable[Found]:
+        self._breaker.check()
+        return self._reader.read(self._names(key, tuple(tags)), local)
 
     @lru_cache(maxsize=4096)  # noqa: B019 - a backend lives as long as the process
     def _names(self, key: str, tags: Sequence[str]) -> tuple[str, ...]:
-        return (f"{self._name}:e:{key}", *[self._generation_key(tag) for tag in tags])
-
-    def _send_pending(self) -> None:
-        batch, self._pending = self._pending, []
-        self._reading = asyncio.create_task(self._mget(batch))
-
-    async def _mget(self, batch: list[_Read]) -> None:
-        unique = list({name: None for names, _ in batch for name in names})
-        try:
-            values = await self._call("read", lambda: self._fetch(unique))
-        except CacheUnavailable as error:
-            # Those who came meanwhile have waited for the same silence.
-            failed, self._pending = batch + self._pending, []
-            for _, future in failed:
-                if not future.done():
-                    future.set_exception(error)
-        else:
-            found = dict(zip(unique, values, strict=True))
-            for names, future in batch:
-                if not future.done():  # a reader that was cancelled
-                    future.set_result([found[name] for name in names])
-        finally:
-            self._reading = None
-            if self._pending:
-                self._send_pending()
-
-    async def _fetch(self, names: list[str]) -> list[bytes | None]:
-        """MGET on a connection of its own: half of what the client costs with its pool."""
-        await self._reader.send_command("MGET", *names)
-        values: list[bytes | None] = await self._reader.read_response()
-        return values
+        return (self._entry_key(key), *[self._tag_key("g", tag) for tag in tags])
 
     async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
         lock, life = self._lock_key(key, tags), _ms(GENERATION_SECONDS)
@@ -174,22 +139,23 @@ class RedisBackend:
                 keys = [*self._tag_keys(tag), *([lock] if number == 0 else [])]
                 generation = secrets.token_bytes(GENERATION_BYTES)
                 pipeline.eval(_BEGIN, len(keys), *keys, generation, life, token, _ms(LOCK_SECONDS))
-            pipeline.mget(f"{self._name}:e:{key}")  # unlike GET, no error for another type
+            pipeline.mget(self._entry_key(key))  # unlike GET, no error for another type
             return pipeline.execute()
 
-        *answers, (value,) = await self._call("begin", operation)
+        *answers, (raw,) = await self._call("begin", operation)
+        entry = Entry.decode(raw) if raw is not None else None
         if not tags:
-            return Begun(b"", bool(answers[0]), value)
+            return Begun(b"", bool(answers[0]), entry)
         generations = [generation for generation, _ in answers]
         joined = None if None in generations else b"".join(generations)
-        return Begun(joined, bool(answers[0][1]), value)
+        return Begun(joined, bool(answers[0][1]), entry)
 
-    async def store(self, key: str, tags: Sequence[str], value: bytes, seconds: float) -> None:
+    async def store(self, key: str, tags: Sequence[str], entry: Entry, seconds: float) -> None:
         def operation() -> Awaitable[list[Any]]:
             pipeline = self._client.pipeline(transaction=False)
-            pipeline.set(f"{self._name}:e:{key}", value, px=_ms(seconds))
+            pipeline.set(self._entry_key(key), entry.encode(), px=_ms(seconds))
             for tag in tags:
-                pipeline.pexpire(self._generation_key(tag), _ms(seconds), gt=True)
+                pipeline.eval(_KEEP, 1, self._tag_key("g", tag), _ms(seconds))
             return pipeline.execute()
 
         await self._call("store", operation)
@@ -218,11 +184,16 @@ class RedisBackend:
                 pipeline.eval(script, 2, *self._tag_keys(tag), *arguments)
             return pipeline.execute()
 
-        if tags:
+        if not tags:
+            return
+        try:
             await self._call(operation, call)
+        finally:  # what this process writes its next read sees, before Redis pushes it
+            for tag in tags:
+                self._reader.local.forget(self._tag_key("g", tag))
 
     async def clear(self) -> None:
-        cursor, pattern = 0, _escaped(self._name) + ":{*}:g"
+        cursor, pattern = 0, _escaped(self._name) + ":g:*"
         while True:
             cursor, keys = await self._call("clear", partial(self._scan, cursor, pattern))
             if keys:
@@ -245,38 +216,44 @@ class RedisBackend:
 
     async def aclose(self) -> None:
         await self._breaker.aclose()
-        await self._reader.disconnect()
+        await self._reader.aclose()
         await self._client.aclose()
+
+    async def _connect(self) -> Connection:
+        pool = self._client.connection_pool
+        connection: Connection = pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return connection
 
     async def _call(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
         """The answer of Redis. Raises CacheUnavailable, at once while the breaker is open."""
-        if self._breaker.is_open:
-            raise CacheUnavailable("the cache is not answering")
+        self._breaker.check()
         try:
             async with asyncio.timeout(self._timeout):
                 answer = await call()
         except Exception as error:  # on a broken connection the client raises more than its own
-            self._recorder.count("error", operation)
-            # A refusal (out of memory, wrong type) is an answer: the server is there.
-            if not isinstance(error, ResponseError):
-                self._breaker.failed(error)
+            self._breaker.failed(operation, error, answered=isinstance(error, ResponseError))
             raise CacheUnavailable(f"{operation}: {error!r}") from error
         self._breaker.succeeded()
         return answer
 
-    def _generation_key(self, tag: str) -> str:
-        return self._tag_key(tag, "g")
+    def _entry_key(self, key: str) -> str:
+        return f"{self._name}:e:{key}"
 
     def _tag_keys(self, tag: str) -> tuple[str, str]:
-        return self._generation_key(tag), self._tag_key(tag, "h")
+        return self._tag_key("g", tag), self._tag_key("h", tag)
 
     def _lock_key(self, key: str, tags: Sequence[str]) -> str:
         # Beside the keys of the first tag: a script touches the keys of one tag only.
-        return self._tag_key(tags[0], f"l:{key}") if tags else f"{self._name}:l:{key}"
+        return f"{self._tag_key('l', tags[0])}:{key}" if tags else f"{self._name}:l:{key}"
 
-    def _tag_key(self, tag: str, suffix: str) -> str:
+    def _tag_key(self, kind: str, tag: str) -> str:
         # In braces: Redis Cluster keeps the keys of one tag together.
-        return self._name + ":{" + tag + "}:" + suffix
+        return f"{self._name}:{kind}:" + "{" + tag + "}"
 
 
 def _escaped(name: str) -> str:

@@ -5,12 +5,12 @@ each with its ETag and Content-Length, and the two bodies. Header lines are join
 no header name or value can contain. HTTP semantics here are those of RFC 9110 and RFC 9111.
 """
 
-import gzip
 import re
 import struct
 from collections.abc import Iterable, Sequence
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from gzip import compress
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -118,12 +118,12 @@ def encode_as_it_is(response: Response) -> bytes:
     return layout + block + response.body
 
 
-def decode(payload: bytes, *, accepts_gzip: bool) -> Response:
+def decode(payload: bytes, *, gzip: bool) -> Response:
     """The variant to send. Raises ValueError or struct.error for bytes that are no payload."""
     status, identity, encoded, body = _LAYOUT.unpack_from(payload)
     start = _LAYOUT.size
     bodies = start + identity + encoded
-    if accepts_gzip and encoded:
+    if gzip and encoded:
         block, content = payload[start + identity : bodies], payload[bodies + body :]
     else:
         block, content = payload[start : start + identity], payload[bodies : bodies + body]
@@ -176,7 +176,7 @@ def _gzip(response: Response) -> bytes:
         return b""
     if not _COMPRESSIBLE.match(given.get(b"content-type", b"")):
         return b""
-    compressed = gzip.compress(response.body, GZIP_LEVEL, mtime=0)
+    compressed = compress(response.body, GZIP_LEVEL, mtime=0)
     return compressed if len(compressed) < len(response.body) else b""
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from app.cache.backend import REQUEST_BUDGET_SECONDS, Backend, CacheUnavailable
 from app.cache.entry import Entry
@@ -22,10 +22,11 @@ from app.cache.policy import Policy
 JITTER = 0.1
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
 
-State = Literal["fresh", "stale", "expired", "invalidated", "absent", "undecodable", "unavailable"]
+State = Literal["fresh", "stale", "expired", "invalidated", "absent", "unavailable"]
 
 
-class Lookup(NamedTuple):
+@dataclass(slots=True)
+class Lookup:
     """What is under a key. `entry` is set while it may be served: fresh, stale, or on error."""
 
     state: State
@@ -34,6 +35,11 @@ class Lookup(NamedTuple):
     now: int
     started: float
     """When the lookup began, by `time.monotonic`: the budget of a request counts from here."""
+
+    @property
+    def ttl(self) -> int:
+        """For how many seconds the entry is fresh; less than 0 when it is not."""
+        return (self.entry.fresh_until - self.now) // 1000 if self.entry is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +73,22 @@ class Store:
         self._backend, self._recorder = backend, recorder
         self._clock, self._rng = clock, rng
 
-    async def lookup(self, key: str, tags: Sequence[str]) -> Lookup:
+    async def lookup(self, key: str, tags: Sequence[str], local: float = 0) -> Lookup:
+        """With `local`, this process may answer itself: see `Backend.read`."""
         started = time.monotonic()
         try:
-            raw, generations = await self._backend.read(key, tags)
+            found, generations = await self._backend.read(key, tags, local)
         except CacheUnavailable:
             return Lookup("unavailable", None, None, self._now(), started)
-        state, entry, now = self._judge(raw, generations)
+        state, entry, now = self._judge(found, generations)
         return Lookup(state, entry, generations, now, started)
 
     def _judge(
-        self, raw: bytes | None, generations: bytes | None
+        self, entry: Entry | None, generations: bytes | None
     ) -> tuple[State, Entry | None, int]:
         now = self._now()
-        if raw is None:
-            return "absent", None, now
-        entry = Entry.decode(raw)
         if entry is None:
-            return "undecodable", None, now
+            return "absent", None, now
         if entry.generations != generations:
             return "invalidated", None, now
         if now < entry.fresh_until:
@@ -106,7 +110,7 @@ class Store:
                 begun = await self._backend.begin(key, tags, token)
         except (CacheUnavailable, TimeoutError):
             return None, False, False
-        state, _, _ = self._judge(begun.value, begun.generations)
+        state, _, _ = self._judge(begun.entry, begun.generations)
         return begun.generations, begun.owner, state == "fresh"
 
     async def put(
@@ -135,14 +139,13 @@ class Store:
             payload=computed.payload,
         )
         life = fresh + max(policy.stale, policy.stale_if_error)
-        raw = entry.encode()
         try:
-            await self._backend.store(key, tags, raw, life)
+            await self._backend.store(key, tags, entry, life)
         except CacheUnavailable:
             self._recorder.count("rejected", "unavailable")
         else:
             self._recorder.count("stored")
-            self._recorder.count("bytes_stored", amount=len(raw))
+            self._recorder.count("bytes_stored", amount=len(entry.payload))
 
     async def extend(self, key: str, tags: Sequence[str], token: str) -> None:
         with suppress(CacheUnavailable):  # counted by the backend; the lock expires by itself

@@ -3,15 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import hiredis
 import pytest
 import redis.asyncio
 
 from app.cache import CacheUnavailable, InMemoryBackend, RedisBackend
 from app.cache.backend import Backend
-from app.cache.entry import GENERATION_BYTES
+from app.cache.entry import GENERATION_BYTES, Entry
 from app.cache.metrics import Counters
 
 KEY, TAGS = "key", ["countries", "country:FR"]
+ENTRY = Entry(1, 2, 3, 4, 5, b"g" * GENERATION_BYTES * len(TAGS), b"\x00value")
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -48,13 +50,13 @@ async def test_begin_makes_generations_and_keeps_them(backend: Backend) -> None:
 
 async def test_an_entry_is_read_with_its_generations(backend: Backend) -> None:
     generations = await begin(backend)
-    await backend.store(KEY, [], b"\x00value", 60)
-    assert await backend.read(KEY, TAGS) == (b"\x00value", generations)
+    await backend.store(KEY, [], ENTRY, 60)
+    assert await backend.read(KEY, TAGS) == (ENTRY, generations)
     assert await backend.read("other", TAGS) == (None, generations)
 
 
 async def test_an_entry_expires(backend: Backend) -> None:
-    await backend.store(KEY, [], b"value", 0.01)
+    await backend.store(KEY, [], ENTRY, 0.01)
     await asyncio.sleep(0.02)
     assert await backend.read(KEY, []) == (None, b"")
 
@@ -117,8 +119,8 @@ async def test_without_tags_one_at_a_time_has_the_lock(backend: Backend) -> None
     assert await backend.begin(KEY, [], "two") == (b"", False, None)
     await backend.extend(KEY, [], "one")
     await backend.unlock(KEY, [], "one")
-    await backend.store(KEY, [], b"value", 60)
-    assert await backend.begin(KEY, [], "two") == (b"", True, b"value")
+    await backend.store(KEY, [], ENTRY, 60)
+    assert await backend.begin(KEY, [], "two") == (b"", True, ENTRY)
 
 
 async def test_a_lock_from_before_an_invalidation_holds_nobody_up(backend: Backend) -> None:
@@ -149,7 +151,7 @@ async def test_a_flushed_server_is_empty_and_works(
     redis_backend: RedisBackend, server: redis.asyncio.Redis
 ) -> None:
     await begin(redis_backend)
-    await redis_backend.store(KEY, [], b"value", 60)
+    await redis_backend.store(KEY, [], ENTRY, 60)
     await server.flushall()
     assert await redis_backend.read(KEY, TAGS) == (None, None)
     assert await begin(redis_backend, "another") is not None
@@ -159,7 +161,7 @@ async def test_keys_of_a_wrong_type_are_missing(
     redis_backend: RedisBackend, server: redis.asyncio.Redis
 ) -> None:
     await server.lpush("test:e:key", "x")
-    await server.lpush("test:{countries}:g", "x")
+    await server.lpush("test:g:{countries}", "x")
     assert await redis_backend.read(KEY, TAGS) == (None, None)
     with pytest.raises(CacheUnavailable):
         await redis_backend.begin(KEY, TAGS, "reader")
@@ -170,7 +172,7 @@ async def test_keys_of_a_wrong_type_are_missing(
 
 async def test_everything_expires(redis_backend: RedisBackend, server: redis.asyncio.Redis) -> None:
     await begin(redis_backend)
-    await redis_backend.store(KEY, [], b"value", 60)
+    await redis_backend.store(KEY, [], ENTRY, 60)
     await redis_backend.hold(["held"], "writer")
     keys = await server.keys("*")
     assert len(keys) == 5  # entry, two generations, lock, holders
@@ -181,16 +183,19 @@ async def test_everything_expires(redis_backend: RedisBackend, server: redis.asy
 async def test_reads_of_one_turn_are_one_command(
     redis_backend: RedisBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetch, commands = redis_backend._fetch, []
+    commands: list[tuple[str, ...]] = []
+    pack = hiredis.pack_command
 
-    async def counted(names: list[str]) -> list[bytes | None]:
-        commands.append(names)
-        return await fetch(names)
+    def noted(command: tuple[str, ...]) -> bytes:
+        commands.append(command)
+        packed: bytes = pack(command)  # type: ignore[arg-type]
+        return packed
 
-    monkeypatch.setattr(redis_backend, "_fetch", counted)
+    await redis_backend.read(KEY, TAGS)
+    monkeypatch.setattr("app.cache.reader.hiredis.pack_command", noted)
     await asyncio.gather(*(redis_backend.read(f"key{n % 5}", TAGS) for n in range(100)))
-    (names,) = commands
-    assert len(names) == 5 + len(TAGS)
+    ((name, *keys),) = commands
+    assert (name, len(keys)) == ("MGET", 5 + len(TAGS))
 
 
 async def test_clear_ends_the_generations_of_all_tags(backend: Backend) -> None:
@@ -204,9 +209,9 @@ async def test_a_generation_lives_shortly_and_then_as_long_as_what_is_stored_wit
     redis_backend: RedisBackend, server: redis.asyncio.Redis
 ) -> None:
     await begin(redis_backend)
-    assert 0 < await server.pttl("test:{countries}:g") <= 120_000
+    assert 0 < await server.pttl("test:g:{countries}") <= 120_000
     for seconds in (10, 1000, 10):
-        await redis_backend.store(KEY, TAGS, b"value", seconds)
-    assert await server.pttl("test:{countries}:g") > 900_000
+        await redis_backend.store(KEY, TAGS, ENTRY, seconds)
+    assert await server.pttl("test:g:{countries}") > 900_000
     assert await begin(redis_backend) is not None
-    assert await server.pttl("test:{countries}:g") > 900_000
+    assert await server.pttl("test:g:{countries}") > 900_000

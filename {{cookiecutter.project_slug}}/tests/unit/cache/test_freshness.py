@@ -5,6 +5,7 @@ import random
 import pytest
 
 from app.cache import Cache, InMemoryBackend
+from app.cache.entry import Entry
 from app.cache.flight import Miss
 from app.cache.policy import Policy
 from app.cache.store import Computed
@@ -32,6 +33,10 @@ class Origin:
         if self.fails:
             raise ConnectionError("the database is down")
         return Computed(str(self.value).encode())
+
+
+def entry(payload: bytes) -> Entry:
+    return Entry(0, 0, 0, 0, 0, b"", payload)
 
 
 @pytest.fixture
@@ -133,28 +138,28 @@ async def test_a_clock_that_jumps_makes_no_immortal_entry(jump: int) -> None:
 async def test_the_cache_is_bounded_in_entries_and_bytes() -> None:
     backend = InMemoryBackend(max_entries=100, max_bytes=10_000)
     for number in range(1000):
-        await backend.store(str(number), [], b"x" * (number % 300), 60)
+        await backend.store(str(number), [], entry(b"x" * (number % 300)), 60)
     assert len(backend.entries) <= 100
     assert backend.entries.bytes <= 10_000
     assert backend.entries.bytes == sum(
-        len(item.value)
+        item.value[0].size
         for queue in (backend.entries._small, backend.entries._main)
         for item in queue.values()
     )
 
 
 async def test_a_scan_does_not_push_out_what_is_read_all_the_time() -> None:
-    backend = InMemoryBackend(max_entries=100)
+    backend, popular = InMemoryBackend(max_entries=100), entry(b"popular")
     for key in ("a", "b", "c"):
-        await backend.store(key, [], b"popular", 60)
+        await backend.store(key, [], popular, 60)
     for number in range(1000):
-        await backend.store(str(number), [], b"once", 60)
+        await backend.store(str(number), [], entry(b"once"), 60)
         for key in ("a", "b", "c"):
             await backend.read(key, [])
-    assert [(await backend.read(key, []))[0] for key in ("a", "b", "c")] == [b"popular"] * 3
+    assert [(await backend.read(key, [])).entry for key in ("a", "b", "c")] == [popular] * 3
 
 
 async def test_two_memory_backends_share_nothing() -> None:
     one, other = InMemoryBackend(), InMemoryBackend()
-    await one.store("key", [], b"value", 60)
+    await one.store("key", [], entry(b"value"), 60)
     assert await other.read("key", []) == (None, b"")

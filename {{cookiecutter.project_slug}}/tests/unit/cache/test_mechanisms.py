@@ -11,7 +11,8 @@ from fastapi import Depends, FastAPI, Header, HTTPException
 from starlette.types import Message
 
 from app.cache import Cache, InMemoryBackend, cache
-from app.cache.backend import Begun
+from app.cache.backend import Begun, Found
+from app.cache.entry import Entry
 from app.cache.flight import MAX_REFRESHES, Miss
 from app.cache.metrics import Counters
 from app.cache.middleware import MAX_VARY_BYTES
@@ -139,7 +140,7 @@ async def test_what_is_too_large_is_served_and_not_stored() -> None:
     class NoLimit(InMemoryBackend):
         stored = 0
 
-        async def store(self, key: str, tags: Sequence[str], value: bytes, seconds: float) -> None:
+        async def store(self, key: str, tags: Sequence[str], entry: Entry, seconds: float) -> None:
             self.stored += 1
 
     async def compute() -> Computed:
@@ -211,7 +212,7 @@ async def test_an_override_of_any_dependency_is_respected() -> None:
 class Sluggish(InMemoryBackend):
     """Answers the first call of a request late, and the second never."""
 
-    async def read(self, key: str, tags: Sequence[str]) -> tuple[bytes | None, bytes | None]:
+    async def read(self, key: str, tags: Sequence[str], local: float = 0) -> Found:
         await asyncio.sleep(LATE)
         return await super().read(key, tags)
 

@@ -20,7 +20,7 @@ JSON = (b"content-type", b"application/json")
 
 
 def stored(response: Response, *, accepts_gzip: bool = False, policy: Policy = POLICY) -> Response:
-    return decode(encode(response, policy), accepts_gzip=accepts_gzip)
+    return decode(encode(response, policy), gzip=accepts_gzip)
 
 
 def header(response: Response, name: bytes) -> bytes | None:

@@ -1,0 +1,95 @@
+"""The local tier: entries that Redis answered with, kept in this process.
+
+Every lookup profits: of an entry that is here Redis is asked only for the head, which tells whether
+it is still the one; so a body crosses the network once, and is decoded once.
+
+Where a policy allows it (`local`), there are lookups that ask nobody. Redis pushes the name of each
+generation that changes (client-side caching in broadcast mode, redis.io/docs/latest/develop/
+reference/client-side-caching) over the connection that its answers come by: answers and news have
+one order, so what was read before an invalidation cannot settle here after the news of it. And what
+Redis did before it answered a command is known here with the answer: a local hit lacks at most what
+was invalidated since the last answered command was sent, and there is none when that is
+PROOF_SECONDS ago.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from app.cache.backend import Found
+from app.cache.entry import GENERATION_BYTES, Entry
+from app.cache.s3fifo import S3Fifo
+
+PROOF_SECONDS = 0.5
+MAX_ENTRIES = 10_000
+MAX_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Copy:
+    """An entry, and the head by which it is recognised."""
+
+    entry: Entry
+    head: bytes
+    until: float = 0.0
+    """Till when it may be used without a question, by `monotonic`."""
+    fences: tuple[tuple[str, bytes], ...] = ()
+    """Names and values of the generations that it is valid under."""
+    found: Found | None = None
+
+
+class LocalTier:
+    """By the names of keys in Redis: that of an entry first, then those of its generations."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.copies: S3Fifo[Copy] = S3Fifo(MAX_ENTRIES, MAX_BYTES)
+        self._generations: dict[str, bytes] = {}
+        self._clock, self._monotonic = clock, monotonic
+        self._proven_until = 0.0
+
+    def get(self, names: Sequence[str]) -> Found | None:
+        """None when Redis has to be asked."""
+        now = self._monotonic()
+        copy = self.copies.get(names[0])
+        if copy is None or now >= copy.until or now >= self._proven_until:
+            return None
+        for name, generation in copy.fences:
+            if self._generations.get(name) != generation:
+                return None
+        return copy.found
+
+    def allow(self, names: Sequence[str], found: Found, seconds: float) -> None:
+        """Redis has just said that it is valid: for so long it may be used without a question."""
+        entry, copy = found.entry, self.copies.get(names[0])
+        if copy is None or entry is not copy.entry or entry.generations != found.generations:
+            return
+        fresh = entry.fresh_until / 1000 - self._clock()
+        copy.until = self._monotonic() + min(seconds, fresh)
+        each = range(0, len(entry.generations), GENERATION_BYTES)
+        generations = [entry.generations[start : start + GENERATION_BYTES] for start in each]
+        copy.fences, copy.found = tuple(zip(names[1:], generations, strict=True)), found
+        if len(self._generations) >= MAX_ENTRIES:
+            self._generations.clear()
+        self._generations.update(copy.fences)
+
+    def prove(self, sent: float) -> None:
+        """A command that was sent then, by `monotonic`, has been answered."""
+        self._proven_until = sent + PROOF_SECONDS
+
+    @property
+    def wants_proof(self) -> bool:
+        """Whether it is time to send a command for the sake of its answer."""
+        return self._monotonic() > self._proven_until - PROOF_SECONDS / 2
+
+    def forget(self, generation: str) -> None:
+        self._generations.pop(generation, None)
+
+    def forget_all(self) -> None:
+        """When the connection is lost, what Redis would have pushed is lost with it."""
+        self._proven_until = 0.0
+        self._generations.clear()
