@@ -1,23 +1,24 @@
 """What all lists have in common: `limit`, `offset`, `sort`, and the body of a page.
 
-A resource declares its parameters as a subclass of `ListQuery` with a `sort` field, writes one
-`select` for its filters, and hands both to `fetch_page`.
+A resource declares its parameters as a subclass of `SortedQuery`, writes one `select` of what it
+shows, with its filters, and hands both to `fetch_page`.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field
-from sqlalchemy import Select, func, select
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from app.database import Base, ReadSession
+from app.database import ReadSession
 
 MAX_LIMIT = 250
 MAX_OFFSET = 100_000
 
 Item = TypeVar("Item")
-Row = TypeVar("Row", bound=Base)
+Shown: TypeAlias = Select[*tuple[Any, ...]]  # any columns
+ShownRow: TypeAlias = Row[*tuple[Any, ...]]
 
 
 class ListQuery(BaseModel):
@@ -65,17 +66,29 @@ SortText = Annotated[
 
 async def fetch_page(
     session: ReadSession,
-    matching: Select[Row],
+    matching: Shown,
     query: SortedQuery,
     *,
     key: InstrumentedAttribute[str],
-) -> tuple[Sequence[Row], int]:
+) -> tuple[Sequence[ShownRow], int]:
     """One page of the rows that match, and how many match in all. `key` is the primary key."""
     # The key comes last, so that rows that sort alike keep one order over all pages.
     order = [*_order(key.class_, query.sort), key]
-    rows = await session.scalars(matching.order_by(*order).limit(query.limit).offset(query.offset))
-    total = await session.scalar(select(func.count()).select_from(matching.subquery()))
-    return rows.all(), total or 0
+    return await fetch_slice(session, matching.order_by(*order), query)
+
+
+async def fetch_slice(
+    session: ReadSession, ordered: Shown, query: ListQuery
+) -> tuple[Sequence[ShownRow], int]:
+    count = select(func.count()).select_from(ordered.order_by(None).subquery())
+    # In the statement of the page, which spares a round trip. A window (`count(*) OVER ()`) would
+    # read and keep every row that matches, where the count alone is done by an index.
+    counted = ordered.add_columns(count.scalar_subquery().label("total"))
+    rows = (await session.execute(counted.limit(query.limit).offset(query.offset))).all()
+    if rows:
+        return rows, rows[0].total
+    # A page behind the end has no row to carry the total.
+    return rows, await session.scalar(count) or 0
 
 
 def _order(model: Any, sort: str) -> Iterable[Any]:

@@ -2,9 +2,8 @@
 
 from typing import Annotated
 
-from pydantic import MISSING, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import MISSING, BaseModel, ConfigDict, Field, StringConstraints
 
-from app.currencies.models import Currency
 from app.currencies.schemas import CurrencyCode
 from app.listing import SortedQuery, SortText, sortable
 from app.types import Text
@@ -13,10 +12,6 @@ Alpha2 = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$"), Field(examples
 Alpha3 = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$"), Field(examples=["AUT"])]
 Numeric = Annotated[str, StringConstraints(pattern=r"^[0-9]{3}$"), Field(examples=["040"])]
 CurrencyCodes = Annotated[set[CurrencyCode], Field(max_length=20)]
-
-
-def _codes(currencies: list[Currency]) -> list[str]:
-    return [currency.code for currency in currencies]
 
 
 class CountryQuery(SortedQuery):
@@ -41,7 +36,7 @@ class CountryRead(BaseModel):
     official_name: str | None
     region: str | None
     subregion: str | None
-    currencies: Annotated[list[str], BeforeValidator(_codes)]
+    currencies: list[str] = Field(validation_alias="currency_codes")
 
 
 class CountryCreate(BaseModel):

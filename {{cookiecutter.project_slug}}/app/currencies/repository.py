@@ -7,14 +7,22 @@ from sqlalchemy import column, func, select, table
 from app.currencies.models import Currency
 from app.currencies.schemas import CurrencyCreate, CurrencyQuery, CurrencyUpdate
 from app.database import ReadSession, WriteSession
-from app.listing import fetch_page
+from app.listing import ShownRow, fetch_page
 
 # By name: countries depend on currencies, so currencies cannot import them.
 _country_currencies = table("country_currencies", column("currency_code"))
+# Reads take columns. Entities are for writes: to make them takes longer than the query.
+_shown = select(
+    Currency.code,
+    Currency.numeric,
+    Currency.name,
+    Currency.minor_units,
+    Currency.version,
+)
 
 
-async def find(session: ReadSession, query: CurrencyQuery) -> tuple[Sequence[Currency], int]:
-    matching = select(Currency)
+async def find(session: ReadSession, query: CurrencyQuery) -> tuple[Sequence[ShownRow], int]:
+    matching = _shown
     if query.minor_units is not None:
         matching = matching.where(Currency.minor_units == query.minor_units)
     if query.q is not None:
@@ -22,8 +30,8 @@ async def find(session: ReadSession, query: CurrencyQuery) -> tuple[Sequence[Cur
     return await fetch_page(session, matching, query, key=Currency.code)
 
 
-async def get(session: ReadSession, code: str) -> Currency | None:
-    return await session.get(Currency, code)
+async def get(session: ReadSession, code: str) -> ShownRow | None:
+    return (await session.execute(_shown.where(Currency.code == code))).one_or_none()
 
 
 async def lock(session: WriteSession, code: str) -> Currency | None:

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from app.cache import cache
 from app.countries.models import Country
 from app.database import ReadSessionDep
-from app.listing import ListQuery, Page
+from app.listing import ListQuery, Page, fetch_slice
 
 router = APIRouter(prefix="/regions", tags=["regions"])
 
@@ -31,9 +31,7 @@ async def list_regions(
         select(Country.region.label("name"), func.count().label("countries"))
         .where(Country.region.is_not(None))
         .group_by(Country.region)
+        .order_by(Country.region)
     )
-    rows = await session.execute(
-        regions.order_by(Country.region).limit(query.limit).offset(query.offset)
-    )
-    total = await session.scalar(select(func.count()).select_from(regions.subquery()))
-    return Page[Region].of(rows.all(), total or 0, query)
+    rows, total = await fetch_slice(session, regions, query)
+    return Page[Region].of(rows, total, query)
