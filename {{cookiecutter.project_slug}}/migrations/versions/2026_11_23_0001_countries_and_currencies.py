@@ -27,6 +27,7 @@ def upgrade() -> None:
             "minor_units BETWEEN 0 AND 9", name=op.f("ck_currencies_minor_units_range")
         ),
     )
+    op.create_index(op.f("ix_currencies_minor_units_code"), "currencies", ["minor_units", "code"])
     op.create_table(
         "countries",
         sa.Column("alpha_2", sa.CHAR(2), nullable=False),
@@ -45,8 +46,8 @@ def upgrade() -> None:
         sa.CheckConstraint("alpha_3 ~ '^[A-Z]{3}$'", name=op.f("ck_countries_alpha_3_shape")),
         sa.CheckConstraint("numeric ~ '^[0-9]{3}$'", name=op.f("ck_countries_numeric_shape")),
     )
-    op.create_index(op.f("ix_countries_region"), "countries", ["region"])
-    op.create_index(op.f("ix_countries_subregion"), "countries", ["subregion"])
+    op.create_index(op.f("ix_countries_region_name"), "countries", ["region", "name"])
+    op.create_index(op.f("ix_countries_subregion_name"), "countries", ["subregion", "name"])
     op.create_table(
         "country_currencies",
         sa.Column("country_alpha_2", sa.CHAR(2), nullable=False),
