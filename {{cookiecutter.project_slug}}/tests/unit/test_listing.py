@@ -1,11 +1,14 @@
 """The parameters that all lists share."""
 
+from types import SimpleNamespace
 from typing import Annotated
 
+import httpx
 import pytest
-from pydantic import ValidationError
+from fastapi import FastAPI
+from pydantic import AfterValidator, BaseModel, PlainSerializer, ValidationError
 
-from app.listing import MAX_LIMIT, MAX_OFFSET, Page, SortedQuery, SortText, sortable
+from app.listing import MAX_LIMIT, MAX_OFFSET, ListQuery, Page, SortedQuery, SortText, sortable
 
 
 class Query(SortedQuery):
@@ -29,6 +32,32 @@ def test_any_other_field_is_refused_and_the_allowed_ones_are_named(sort: str) ->
 def test_a_page_is_bounded(values: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
         Query.model_validate(values)
+
+
+async def test_a_row_is_validated_once_and_serialised_once_on_its_way_to_the_client() -> None:
+    validated, serialised = [], []
+
+    def validate(value: int) -> int:
+        validated.append(value)
+        return value
+
+    def serialise(value: int) -> int:
+        serialised.append(value)
+        return value
+
+    class Shown(BaseModel):
+        n: Annotated[int, AfterValidator(validate), PlainSerializer(serialise)]
+
+    app = FastAPI()
+
+    @app.get("/")
+    async def numbers() -> Page[Shown]:
+        return Page[Shown].of([SimpleNamespace(n=1), SimpleNamespace(n=2)], 2, ListQuery())
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        assert (await client.get("/")).json()["items"] == [{"n": 1}, {"n": 2}]
+    assert (validated, serialised) == ([1, 2], [1, 2])
 
 
 def test_a_page_repeats_what_was_asked_for() -> None:
