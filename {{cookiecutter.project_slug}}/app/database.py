@@ -78,7 +78,8 @@ def create_engine(settings: Settings) -> AsyncEngine:
     """No connection is made before it is needed, so the service starts without PostgreSQL."""
     engine = create_async_engine(
         settings.database_url,
-        # Per process. Processes x (size + overflow) must stay under PostgreSQL's max_connections.
+        # Per process, and never more: a burst waits here, where it is cheap, and leaves the other
+        # processes their connections. README.md says how to choose the number.
         pool_size=settings.database_pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_SECONDS,

@@ -36,7 +36,12 @@ CREATE DATABASE app OWNER app
 """
 ACCESS = f"host all app {HOST}/32 scram-sha-256\n"
 PORT_LINE = 3  # of postmaster.pid, counted from 0
-SETTINGS = {"listen_addresses": HOST, "unix_socket_directories": "", "timezone": "UTC"}
+SETTINGS = {
+    "listen_addresses": HOST,
+    "unix_socket_directories": "",
+    "timezone": "UTC",
+    "random_page_cost": "1.1",  # as in compose.yaml
+}
 # For tests. A killed server loses nothing with these; a machine that loses power may.
 TEST_SETTINGS = {
     "fsync": "off",

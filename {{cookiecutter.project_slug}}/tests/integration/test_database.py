@@ -7,7 +7,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from app.database import Sessions, WriteSessionDep, create_engine, create_sessions
+from app.database import (
+    ReadSessionDep,
+    Sessions,
+    WriteSessionDep,
+    create_engine,
+    create_sessions,
+)
 from app.main import create_app
 from app.settings import Settings
 from tests.clients import Client, make_settings, serving
@@ -120,6 +126,22 @@ async def test_a_pool_without_a_free_connection_is_answered_with_503(
         async with client.state["engine"].connect():
             assert (await client.post("/one")).status_code == 503
         assert (await client.post("/one")).status_code == 200
+
+
+async def test_a_burst_waits_for_the_connections_there_are_and_is_served(
+    settings: Settings,
+) -> None:
+    app = create_app(settings.model_copy(update={"database_pool_size": 2}))
+
+    @app.get("/connections")
+    async def count_connections(session: ReadSessionDep) -> int:
+        connections = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        return await session.scalar(text(connections)) or 0
+
+    async with serving(app=app) as client:
+        answers = await asyncio.gather(*(client.get("/connections") for _ in range(50)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert max(answer.json() for answer in answers) == 2
 
 
 async def test_an_unknown_database_is_answered_with_503(settings: Settings) -> None:
