@@ -62,8 +62,13 @@ class Backend(Protocol):
         is computed may be served but not stored.
         """
 
-    async def store(self, key: str, tags: Sequence[str], entry: Entry, seconds: float) -> None:
-        """Keeps the entry, and the generations of its tags, for at least so long."""
+    async def store(
+        self, key: str, tags: Sequence[str], entry: Entry, seconds: float, token: str = ""
+    ) -> None:
+        """Keeps the entry, and the generations of its tags, for at least so long.
+
+        Gives up the lock as well, if the token has it.
+        """
 
     async def extend(self, key: str, tags: Sequence[str], token: str) -> None:
         """Keeps the lock for another LOCK_SECONDS, if the token still has it."""

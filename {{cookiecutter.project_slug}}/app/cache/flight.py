@@ -129,8 +129,14 @@ class Flights:
             # The answer goes out while the entry is being stored.
             flight.landed.set_result(replace(computed, stored=stored))
             if stored and flight.generations is not None:
-                await self._store.put(
-                    miss.key, miss.tags, computed, miss.policy, flight.generations, milliseconds
+                owner &= not await self._store.put(
+                    miss.key,
+                    miss.tags,
+                    computed,
+                    miss.policy,
+                    flight.generations,
+                    milliseconds,
+                    flight.token,
                 )
         except asyncio.CancelledError:
             flight.landed.cancel()

@@ -57,13 +57,16 @@ class InMemoryBackend:
         self._locks[key] = _Lock(token, generations, now + LOCK_SECONDS)
         return Begun(generations, True, entry)
 
-    async def store(self, key: str, tags: Sequence[str], entry: Entry, seconds: float) -> None:
+    async def store(
+        self, key: str, tags: Sequence[str], entry: Entry, seconds: float, token: str = ""
+    ) -> None:
         expires = self._clock() + seconds
         self.entries.put(key, (entry, expires), entry.size)
         for tag in tags:
             if tag in self._generations:
                 generation, until = self._generations[tag]
                 self._generations[tag] = (generation, max(until, expires))
+        await self.unlock(key, tags, token)
 
     async def extend(self, key: str, tags: Sequence[str], token: str) -> None:
         lock = self._locks.get(key)

@@ -1,21 +1,21 @@
 """The cache in Redis or Valkey: `redis://`, `rediss://`.
 
-Each call is bounded by a short timeout of our own and is not repeated: with redis-py as it is
-one request can wait a minute for a silent server. A script touches the keys of one tag only.
-Lookups are in reader.py.
+A call is bounded by a short timeout and is not repeated: with redis-py as it is one request can
+wait a minute for a silent server. A script touches the keys of one tag only. Lookups are in
+reader.py.
 """
 
-import asyncio
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache, partial
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Sequence
+from functools import lru_cache
+from typing import Any
 
-from redis.asyncio import Connection, Redis
+from hiredis import ReplyError
+from redis.asyncio import Connection as RedisPyConnection
+from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
 
 from app.cache.backend import (
     GENERATION_SECONDS,
@@ -27,13 +27,11 @@ from app.cache.backend import (
     Found,
 )
 from app.cache.breaker import Breaker
+from app.cache.connection import Command, Connection
 from app.cache.entry import GENERATION_BYTES, Entry
+from app.cache.local import LocalTier
 from app.cache.metrics import Recorder
 from app.cache.reader import Reader
-
-T = TypeVar("T")
-
-MAX_CONNECTIONS = 64
 
 # KEYS: generation, holders and, for the first tag of an entry, its lock. ARGV: new generation, its
 # life in ms, lock token, life of the lock in ms. Gives the generation, and 1 if the lock was taken.
@@ -102,22 +100,23 @@ class RedisBackend:
         recorder: Recorder,
         timeout: float = REQUEST_BUDGET_SECONDS,
     ) -> None:
-        self._client: Redis = Redis.from_url(
+        self._pool: ConnectionPool = ConnectionPool.from_url(
             url,
             decode_responses=False,
             retry=Retry(NoBackoff(), 0),
-            socket_timeout=None,  # every call has `timeout` around it, which costs less
+            socket_timeout=timeout,
             socket_connect_timeout=timeout,
-            max_connections=MAX_CONNECTIONS,
             client_name=f"{name}-cache",
             # A connection is made in two commands instead of five.
             protocol=2,
             driver_info=None,
         )
-        self._name, self._timeout = name, timeout
+        self._name = name
         self._breaker = Breaker(self._probe, recorder)
+        self._local = LocalTier()
+        self._connection = Connection(self._connect, self._local, timeout)
         self._reader = Reader(
-            self._connect, self._breaker, recorder, tracked=f"{name}:g:", timeout=timeout
+            self._connection, self._local, self._breaker, recorder, tracked=f"{name}:g:"
         )
 
     def read(self, key: str, tags: Sequence[str], local: float = 0) -> Awaitable[Found]:
@@ -129,20 +128,17 @@ class RedisBackend:
         return (self._entry_key(key), *[self._tag_key("g", tag) for tag in tags])
 
     async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
-        lock, life = self._lock_key(key, tags), _ms(GENERATION_SECONDS)
-
-        def operation() -> Awaitable[list[Any]]:
-            pipeline = self._client.pipeline(transaction=False)
-            if not tags:
-                pipeline.set(lock, token, nx=True, px=_ms(LOCK_SECONDS))
-            for number, tag in enumerate(tags):
-                keys = [*self._tag_keys(tag), *([lock] if number == 0 else [])]
-                generation = secrets.token_bytes(GENERATION_BYTES)
-                pipeline.eval(_BEGIN, len(keys), *keys, generation, life, token, _ms(LOCK_SECONDS))
-            pipeline.mget(self._entry_key(key))  # unlike GET, no error for another type
-            return pipeline.execute()
-
-        *answers, (raw,) = await self._call("begin", operation)
+        lock, lock_life = self._lock_key(key, tags), _ms(LOCK_SECONDS)
+        commands: list[Command] = []
+        if not tags:
+            commands.append(("SET", lock, token, "NX", "PX", lock_life))
+        for number, tag in enumerate(tags):
+            keys = [*self._tag_keys(tag), *([lock] if number == 0 else [])]
+            generation = secrets.token_bytes(GENERATION_BYTES)
+            life = _ms(GENERATION_SECONDS)
+            commands.append(_eval(_BEGIN, keys, generation, life, token, lock_life))
+        commands.append(("MGET", self._entry_key(key)))  # unlike GET, no error for another type
+        *answers, (raw,) = await self._call("begin", *commands)
         entry = Entry.decode(raw) if raw is not None else None
         if not tags:
             return Begun(b"", bool(answers[0]), entry)
@@ -150,15 +146,16 @@ class RedisBackend:
         joined = None if None in generations else b"".join(generations)
         return Begun(joined, bool(answers[0][1]), entry)
 
-    async def store(self, key: str, tags: Sequence[str], entry: Entry, seconds: float) -> None:
-        def operation() -> Awaitable[list[Any]]:
-            pipeline = self._client.pipeline(transaction=False)
-            pipeline.set(self._entry_key(key), entry.encode(), px=_ms(seconds))
-            for tag in tags:
-                pipeline.eval(_KEEP, 1, self._tag_key("g", tag), _ms(seconds))
-            return pipeline.execute()
-
-        await self._call("store", operation)
+    async def store(
+        self, key: str, tags: Sequence[str], entry: Entry, seconds: float, token: str = ""
+    ) -> None:
+        life = _ms(seconds)
+        await self._call(
+            "store",
+            ("SET", self._entry_key(key), entry.encode(), "PX", life),
+            *[_eval(_KEEP, [self._tag_key("g", tag)], life) for tag in tags],
+            *([_eval(_RELOCK, [self._lock_key(key, tags)], token, 0)] if token else []),
+        )
 
     async def extend(self, key: str, tags: Sequence[str], token: str) -> None:
         await self._relock(self._lock_key(key, tags), token, _ms(LOCK_SECONDS))
@@ -167,7 +164,7 @@ class RedisBackend:
         await self._relock(self._lock_key(key, tags), token, 0)
 
     async def _relock(self, lock: str, token: str, life: int) -> None:
-        await self._call("lock", lambda: self._client.eval(_RELOCK, 1, lock, token, str(life)))
+        await self._call("lock", _eval(_RELOCK, [lock], token, life))
 
     async def hold(self, tags: Sequence[str], writer: str) -> None:
         await self._each_tag("hold", _HOLD, tags, writer, _ms(HOLD_SECONDS))
@@ -176,52 +173,41 @@ class RedisBackend:
         await self._each_tag("release", _RELEASE, tags, writer, int(changed))
 
     async def _each_tag(
-        self, operation: str, script: str, tags: Sequence[str], *arguments: Any
+        self, operation: str, script: str, tags: Sequence[str], *arguments: str | int
     ) -> None:
-        def call() -> Awaitable[list[Any]]:
-            pipeline = self._client.pipeline(transaction=False)
-            for tag in tags:
-                pipeline.eval(script, 2, *self._tag_keys(tag), *arguments)
-            return pipeline.execute()
-
-        if not tags:
-            return
         try:
-            await self._call(operation, call)
+            await self._call(
+                operation, *[_eval(script, self._tag_keys(tag), *arguments) for tag in tags]
+            )
         finally:  # what this process writes its next read sees, before Redis pushes it
             for tag in tags:
-                self._reader.local.forget(self._tag_key("g", tag))
+                self._local.forget(self._tag_key("g", tag))
 
     async def clear(self) -> None:
-        cursor, pattern = 0, _escaped(self._name) + ":g:*"
+        cursor, pattern = b"0", _escaped(self._name) + ":g:*"
         while True:
-            cursor, keys = await self._call("clear", partial(self._scan, cursor, pattern))
+            scan = ("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            ((cursor, keys),) = await self._call("clear", scan)
             if keys:
-                await self._call("clear", partial(self._client.unlink, *keys))
-            if cursor == 0:
+                await self._call("clear", ("UNLINK", *keys))
+            if cursor == b"0":
                 return
 
-    def _scan(self, cursor: int, pattern: str) -> Awaitable[tuple[int, list[Any]]]:
-        return self._client.scan(cursor, match=pattern, count=1000)
-
     async def ping(self) -> None:
-        await self._call("ping", self._client.ping)
+        await self._call("ping", ("PING",))
 
     async def _probe(self) -> None:
         try:
-            async with asyncio.timeout(self._timeout):
-                await self._client.ping()
+            await self._connection.execute([("PING",)])
         except Exception as error:
             raise CacheUnavailable(str(error)) from error
 
     async def aclose(self) -> None:
         await self._breaker.aclose()
-        await self._reader.aclose()
-        await self._client.aclose()
+        await self._connection.aclose()
 
-    async def _connect(self) -> Connection:
-        pool = self._client.connection_pool
-        connection: Connection = pool.make_connection()  # type: ignore[no-untyped-call]
+    async def _connect(self) -> RedisPyConnection:
+        connection: RedisPyConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException:
@@ -229,17 +215,22 @@ class RedisBackend:
             raise
         return connection
 
-    async def _call(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
-        """The answer of Redis. Raises CacheUnavailable, at once while the breaker is open."""
+    async def _call(self, operation: str, *commands: Command) -> list[Any]:
+        """The answers of Redis. Raises CacheUnavailable, at once while the breaker is open."""
         self._breaker.check()
+        if not commands:
+            return []
         try:
-            async with asyncio.timeout(self._timeout):
-                answer = await call()
-        except Exception as error:  # on a broken connection the client raises more than its own
-            self._breaker.failed(operation, error, answered=isinstance(error, ResponseError))
+            answers = await self._connection.execute(commands)
+        except Exception as error:
+            self._breaker.failed(operation, error)
             raise CacheUnavailable(f"{operation}: {error!r}") from error
+        for answer in answers:
+            if isinstance(answer, ReplyError):
+                self._breaker.failed(operation, answer, answered=True)
+                raise CacheUnavailable(f"{operation}: {answer!r}")
         self._breaker.succeeded()
-        return answer
+        return answers
 
     def _entry_key(self, key: str) -> str:
         return f"{self._name}:e:{key}"
@@ -254,6 +245,10 @@ class RedisBackend:
     def _tag_key(self, kind: str, tag: str) -> str:
         # In braces: Redis Cluster keeps the keys of one tag together.
         return f"{self._name}:{kind}:" + "{" + tag + "}"
+
+
+def _eval(script: str, keys: Sequence[str], *arguments: str | bytes | int) -> Command:
+    return ("EVAL", script, len(keys), *keys, *arguments)
 
 
 def _escaped(name: str) -> str:

@@ -121,11 +121,15 @@ class Store:
         policy: Policy,
         generations: bytes,
         compute_ms: int,
-    ) -> None:
-        """Stores what was computed from data read after `generations` were."""
+        token: str,
+    ) -> bool:
+        """Stores what was computed from data read after `generations` were, and gives up the lock.
+
+        False when it could not.
+        """
         if computed.payload is None or len(computed.payload) > MAX_PAYLOAD_BYTES:
             self._recorder.count("rejected", "too large")
-            return
+            return False
         expire = policy.expire if computed.expire is None else computed.expire
         fresh = expire * (1 - JITTER * self._rng.random())
         now = self._now()
@@ -140,12 +144,13 @@ class Store:
         )
         life = fresh + max(policy.stale, policy.stale_if_error)
         try:
-            await self._backend.store(key, tags, entry, life)
+            await self._backend.store(key, tags, entry, life, token)
         except CacheUnavailable:
             self._recorder.count("rejected", "unavailable")
-        else:
-            self._recorder.count("stored")
-            self._recorder.count("bytes_stored", amount=len(entry.payload))
+            return False
+        self._recorder.count("stored")
+        self._recorder.count("bytes_stored", amount=len(entry.payload))
+        return True
 
     async def extend(self, key: str, tags: Sequence[str], token: str) -> None:
         with suppress(CacheUnavailable):  # counted by the backend; the lock expires by itself

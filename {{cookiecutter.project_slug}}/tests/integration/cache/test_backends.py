@@ -192,7 +192,7 @@ async def test_reads_of_one_turn_are_one_command(
         return packed
 
     await redis_backend.read(KEY, TAGS)
-    monkeypatch.setattr("app.cache.reader.hiredis.pack_command", noted)
+    monkeypatch.setattr("app.cache.connection.hiredis.pack_command", noted)
     await asyncio.gather(*(redis_backend.read(f"key{n % 5}", TAGS) for n in range(100)))
     ((name, *keys),) = commands
     assert (name, len(keys)) == ("MGET", 5 + len(TAGS))

@@ -212,9 +212,9 @@ async def test_a_write_is_two_round_trips_whatever_it_changes(
     calls: list[str] = []
     call = world.cache.backend._call
 
-    async def counted(operation: str, function: Any) -> Any:
+    async def counted(operation: str, *commands: Any) -> Any:
         calls.append(operation)
-        return await call(operation, function)
+        return await call(operation, *commands)
 
     monkeypatch.setattr(world.cache.backend, "_call", counted)
     async with world.sessions.begin() as session:

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 from fastapi import FastAPI
+from redis.asyncio import Redis
 from starlette.types import Receive, Scope, Send
 
 from app.cache import Cache, CacheMiddleware, InMemoryBackend, RedisBackend
@@ -32,11 +33,8 @@ async def entry_count(cache: Cache) -> int:
     if isinstance(cache.backend, InMemoryBackend):
         return len(cache.backend.entries)
     assert isinstance(cache.backend, RedisBackend)
-    client = cache.backend._client
-    try:
+    async with Redis(connection_pool=cache.backend._pool) as client:
         return len(await client.keys(f"{cache.name}:e:*"))
-    finally:
-        await client.aclose()
 
 
 def status(response: httpx.Response) -> str:

@@ -140,7 +140,9 @@ async def test_what_is_too_large_is_served_and_not_stored() -> None:
     class NoLimit(InMemoryBackend):
         stored = 0
 
-        async def store(self, key: str, tags: Sequence[str], entry: Entry, seconds: float) -> None:
+        async def store(
+            self, key: str, tags: Sequence[str], entry: Entry, seconds: float, token: str = ""
+        ) -> None:
             self.stored += 1
 
     async def compute() -> Computed:
