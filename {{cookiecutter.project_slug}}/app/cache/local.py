@@ -35,6 +35,7 @@ class Copy:
     """Till when it may be used without a question, by `monotonic`."""
     fences: tuple[tuple[str, bytes], ...] = ()
     """Names and values of the generations that it is valid under."""
+    era: int = 0
     found: Found | None = None
 
 
@@ -51,12 +52,16 @@ class LocalTier:
         self._generations: dict[str, bytes] = {}
         self._clock, self._monotonic = clock, monotonic
         self._proven_until = 0.0
+        # Counts the losses of news. An entry without tags has nothing else that tells of them.
+        self._era = 1
 
     def get(self, names: Sequence[str]) -> Found | None:
         """None when Redis has to be asked."""
         now = self._monotonic()
         copy = self.copies.get(names[0])
         if copy is None or now >= copy.until or now >= self._proven_until:
+            return None
+        if copy.era != self._era:
             return None
         for name, generation in copy.fences:
             if self._generations.get(name) != generation:
@@ -73,6 +78,7 @@ class LocalTier:
         each = range(0, len(entry.generations), GENERATION_BYTES)
         generations = [entry.generations[start : start + GENERATION_BYTES] for start in each]
         copy.fences, copy.found = tuple(zip(names[1:], generations, strict=True)), found
+        copy.era = self._era
         if len(self._generations) >= MAX_ENTRIES:
             self._generations.clear()
         self._generations.update(copy.fences)
@@ -92,4 +98,5 @@ class LocalTier:
     def forget_all(self) -> None:
         """When the connection is lost, what Redis would have pushed is lost with it."""
         self._proven_until = 0.0
+        self._era += 1
         self._generations.clear()
