@@ -139,9 +139,11 @@ class Connection:
                 self._local.forget(name.decode())
 
     def _tracking(self, answers: list[Any]) -> None:
-        self.tracks = answers[1] == b"OK"
+        hello, tracking = answers
+        # To a client that does not speak RESP3, Redis says OK and pushes nothing.
+        self.tracks = tracking == b"OK" and not isinstance(hello, hiredis.ReplyError)
         if not self.tracks:
-            log.warning("no local hits: the cache server refuses CLIENT TRACKING: %s", answers)
+            log.warning("no local hits: the cache server refuses to push changes: %s", answers)
 
     def _time_out(self) -> None:
         self._fail(TimeoutError(f"no answer within {self._timeout:g} s"))
