@@ -72,7 +72,7 @@ class RequestLogMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _given_id(scope) or random.randbytes(16).hex()
+        request_id = _given_id(scope) or random.getrandbits(128).to_bytes(16).hex()
         header = (_HEADER_NAME, request_id.encode())
         started = False
 

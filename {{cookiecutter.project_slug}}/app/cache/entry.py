@@ -1,19 +1,18 @@
 """Entries: what is stored under a key, as bytes.
 
-An entry is a fixed header (format version, a number of its own, times), the generations of its tags
-at the time its data was read, and a payload. Never pickle: whoever can write to Redis must not be
-able to run code here. Bytes that do not decode are a miss.
+An entry is a fixed header (format version, times), the generations of its tags at the time its data
+was read, and a payload. Never pickle: whoever can write to Redis must not be able to run code here.
+Bytes that do not decode are a miss.
 """
 
-import secrets
 import struct
 from dataclasses import dataclass, field
 from typing import Any
 
 GENERATION_BYTES = 16
 
-_HEADER = struct.Struct(">4s8sBQQQQII")
-_MAGIC = b"fce2"
+_HEADER = struct.Struct(">4sBQQQQII")
+_MAGIC = b"fce1"
 
 
 @dataclass(slots=True)
@@ -37,7 +36,6 @@ class Entry:
     def encode(self) -> bytes:
         header = _HEADER.pack(
             _MAGIC,
-            secrets.token_bytes(8),
             len(self.generations) // GENERATION_BYTES,
             self.created,
             self.fresh_until,
@@ -52,16 +50,11 @@ class Entry:
     def decode(cls, raw: bytes) -> "Entry | None":
         if len(raw) < _HEADER.size:
             return None
-        magic, _, tags, created, fresh, stale, error, compute, length = _HEADER.unpack_from(raw)
+        magic, tags, created, fresh, stale, error, compute, length = _HEADER.unpack_from(raw)
         start = _HEADER.size + tags * GENERATION_BYTES
         if magic != _MAGIC or len(raw) != start + length:
             return None
         return cls(created, fresh, stale, error, compute, raw[_HEADER.size : start], raw[start:])
-
-    @staticmethod
-    def head_bytes(tags: int) -> int:
-        """How many of the first bytes tell an entry with so many tags from every other one."""
-        return _HEADER.size + tags * GENERATION_BYTES
 
     @property
     def size(self) -> int:

@@ -1,7 +1,7 @@
 """The local tier: entries that Redis answered with, kept in this process.
 
-Every lookup profits: of an entry that is here Redis is asked only for the head, which tells whether
-it is still the one; so a body crosses the network once, and is decoded once.
+Every lookup profits: whether an entry is valid its generations tell, so of one that is here and
+fresh Redis is asked for these alone. A body crosses the network once and is decoded once.
 
 Where a policy allows it (`local`), there are lookups that ask nobody. Redis pushes the name of each
 generation that changes (client-side caching in broadcast mode, redis.io/docs/latest/develop/
@@ -26,16 +26,12 @@ MAX_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(slots=True)
-class Copy:
-    """An entry, and the head by which it is recognised."""
-
+class _Copy:
     entry: Entry
-    head: bytes
     until: float = 0.0
     """Till when it may be used without a question, by `monotonic`."""
     fences: tuple[tuple[str, bytes], ...] = ()
-    """Names and values of the generations that it is valid under."""
-    era: int = 0
+    """Names and values of the generations that it was valid under."""
     found: Found | None = None
 
 
@@ -48,29 +44,36 @@ class LocalTier:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.copies: S3Fifo[Copy] = S3Fifo(MAX_ENTRIES, MAX_BYTES)
-        self._generations: dict[str, bytes] = {}
         self._clock, self._monotonic = clock, monotonic
-        self._proven_until = 0.0
-        # Counts the losses of news. An entry without tags has nothing else that tells of them.
-        self._era = 1
+        self.forget_all()
 
     def get(self, names: Sequence[str]) -> Found | None:
         """None when Redis has to be asked."""
         now = self._monotonic()
-        copy = self.copies.get(names[0])
+        copy = self._copies.get(names[0])
         if copy is None or now >= copy.until or now >= self._proven_until:
-            return None
-        if copy.era != self._era:
             return None
         for name, generation in copy.fences:
             if self._generations.get(name) != generation:
                 return None
         return copy.found
 
+    def copy(self, name: str) -> Entry | None:
+        """The entry of this name, while it is fresh. Its generations tell whether it is valid."""
+        copy = self._copies.get(name)
+        if copy is None or copy.entry.fresh_until <= self._clock() * 1000:
+            return None
+        return copy.entry
+
+    def keep(self, name: str, entry: Entry) -> None:
+        self._copies.put(name, _Copy(entry), entry.size)
+
+    def drop(self, name: str) -> None:
+        self._copies.remove(name)
+
     def allow(self, names: Sequence[str], found: Found, seconds: float) -> None:
         """Redis has just said that it is valid: for so long it may be used without a question."""
-        entry, copy = found.entry, self.copies.get(names[0])
+        entry, copy = found.entry, self._copies.get(names[0])
         if copy is None or entry is not copy.entry or entry.generations != found.generations:
             return
         fresh = entry.fresh_until / 1000 - self._clock()
@@ -78,7 +81,6 @@ class LocalTier:
         each = range(0, len(entry.generations), GENERATION_BYTES)
         generations = [entry.generations[start : start + GENERATION_BYTES] for start in each]
         copy.fences, copy.found = tuple(zip(names[1:], generations, strict=True)), found
-        copy.era = self._era
         if len(self._generations) >= MAX_ENTRIES:
             self._generations.clear()
         self._generations.update(copy.fences)
@@ -97,6 +99,6 @@ class LocalTier:
 
     def forget_all(self) -> None:
         """When the connection is lost, what Redis would have pushed is lost with it."""
+        self._copies: S3Fifo[_Copy] = S3Fifo(MAX_ENTRIES, MAX_BYTES)
+        self._generations: dict[str, bytes] = {}
         self._proven_until = 0.0
-        self._era += 1
-        self._generations.clear()

@@ -222,7 +222,8 @@ class _Exchange:
 
     @property
     def _accepts_gzip(self) -> bool:
-        return accepts_gzip(self.headers.get(b"accept-encoding", b""))
+        codings = self.headers.get(b"accept-encoding")
+        return codings is not None and accepts_gzip(codings)
 
     def _send_entry(self, entry: Entry, now: int, status: bytes) -> Awaitable[None]:
         gzip = self._accepts_gzip

@@ -264,28 +264,6 @@ async def test_an_answer_from_before_an_own_write_is_not_used_after_it(
         assert await late == 2
 
 
-async def test_what_another_process_refreshed_is_seen_after_the_seconds_of_the_policy(
-    a: Process, b: Process, origin: Origin, sent: Sent
-) -> None:
-    local = 0.2
-    await a.read(local=local)
-    await sent.until_nothing_for(b)
-    found = await b.backend.read(PAGE, [TAG])
-    assert found.entry is not None
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while sent or origin.reads > 1:
-            sent.clear()
-            assert await a.read(local=local) == 1
-    await b.backend.store(PAGE, [], replace(found.entry, payload=b"2"), 60)
-    stored, began = time.monotonic(), 0.0
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while (shown := await a.read(local=local)) == 1:
-            assert began < stored + local
-            await asyncio.sleep(POLL_SECONDS)
-            began = time.monotonic()
-    assert shown == 2
-
-
 # What faults do to it.
 
 
@@ -385,7 +363,7 @@ async def assert_it_caches_without_local_hits(a: Process, b: Process, sent: Sent
     assert await a.read() == 2
 
 
-# Entries that are here are recognised by their head.
+# Of an entry that is here, Redis is asked for the generations.
 
 
 @pytest.fixture
@@ -393,43 +371,58 @@ async def stored(a: Process, b: Process) -> Entry:
     """An entry that both have read, whole, and that is valid."""
     generations, _, _ = await b.backend.begin(PAGE, [TAG], "reader")
     assert generations is not None
-    entry = Entry(1, 2, 3, 4, 5, generations, b"old")
+    fresh = int((time.time() + 600) * 1000)
+    entry = Entry(1, fresh, fresh, fresh, 5, generations, b"old")
     await b.backend.store(PAGE, [], entry, 600)
     for process in (a, b):
         assert await process.backend.read(PAGE, [TAG]) == (entry, generations)
     return entry
 
 
-async def test_of_an_entry_that_is_here_redis_is_asked_for_the_head(
+async def test_of_an_entry_that_is_here_redis_is_asked_for_the_generations(
     a: Process, stored: Entry, sent: Sent
 ) -> None:
     sent.clear()
     assert await a.backend.read(PAGE, [TAG]) == (stored, stored.generations)
-    commands = [" ".join(map(str, command)) for command in sent]
-    last = Entry.head_bytes(tags=1) - 1
-    assert commands == [f"GETRANGE test:e:page 0 {last}", "MGET test:g:{pages}"]
+    assert sent == [("MGET", "test:g:{pages}")]
 
 
-async def test_a_big_body_crosses_the_network_once(url: str, b: Process, sent: Sent) -> None:
+async def test_without_tags_nothing_else_tells_and_redis_is_asked_for_the_entry(
+    a: Process, stored: Entry
+) -> None:
+    for payload in (b"1", b"2"):
+        entry = replace(stored, generations=b"", payload=payload)
+        await a.backend.store("untagged", [], entry, 600)
+        assert await a.backend.read("untagged", []) == (entry, b"")
+
+
+async def test_a_big_body_crosses_the_network_once(
+    url: str, b: Process, stored: Entry, sent: Sent
+) -> None:
     body = b"x" * 500_000
-    await b.backend.store(PAGE, [], Entry(1, 2, 3, 4, 5, b"", body), 600)
+    await b.backend.store(PAGE, [], replace(stored, payload=body), 600)
     async with valve(url) as (redis_says, through), running(through, b.origin) as a:
         for _ in range(MANY):
-            entry, _ = await a.backend.read(PAGE, [])
+            entry, _ = await a.backend.read(PAGE, [TAG])
             assert entry is not None and entry.payload == body
         assert len(body) < redis_says.answered_bytes < 1.1 * len(body)
 
 
-async def test_a_refresh_elsewhere_under_the_same_generations_is_noticed(
+async def test_what_another_process_made_anew_is_read_when_the_copy_is_not_fresh(
     a: Process, b: Process, stored: Entry
 ) -> None:
-    await b.backend.store(PAGE, [], replace(stored, payload=b"new"), 600)
-    reads = [a.backend.read(PAGE, [TAG]) for _ in range(MANY)]
-    reads += [a.backend.read("absent", [TAG])]
-    *found, absent = await asyncio.gather(*reads)
-    assert {entry.payload for entry, _ in found if entry is not None} == {b"new"}
-    assert {generations for _, generations in found} == {stored.generations}
-    assert absent == (None, stored.generations)
+    fresh_until = int(time.time() * 1000) + 100
+    old = replace(stored, fresh_until=fresh_until)
+    await b.backend.store("short", [], old, 600)
+    assert (await a.backend.read("short", [TAG])).entry == old
+    new = replace(stored, payload=b"new")
+    await b.backend.store("short", [], new, 600)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while (found := await a.backend.read("short", [TAG])).entry == old:
+            assert time.time() * 1000 < fresh_until + 1000 * PATIENT_SECONDS
+            await asyncio.sleep(POLL_SECONDS)
+    assert found == (new, stored.generations)
+    assert time.time() * 1000 >= fresh_until
 
 
 async def test_an_invalidation_elsewhere_is_noticed_although_the_entry_is_the_same(
@@ -439,48 +432,33 @@ async def test_an_invalidation_elsewhere_is_noticed_although_the_entry_is_the_sa
     assert await a.backend.read(PAGE, [TAG]) == (stored, None)
 
 
-async def delete(server: redis.asyncio.Redis) -> None:
-    await server.delete("test:e:page")
-
-
-async def become_a_list(server: redis.asyncio.Redis) -> None:
-    await delete(server)
-    await server.lpush("test:e:page", "x")
-
-
-async def become_garbage(server: redis.asyncio.Redis) -> None:
-    await server.set("test:e:page", b"x" * 100)
-
-
-async def be_cut_short(server: redis.asyncio.Redis) -> None:
-    raw = await server.getrange("test:e:page", 0, -2)
-    await server.set("test:e:page", raw[: Entry.head_bytes(tags=1) - 1])
-
-
-@pytest.mark.parametrize("happen", [delete, become_a_list, become_garbage, be_cut_short])
-async def test_an_entry_that_is_no_more_is_a_miss_also_where_a_copy_is(
-    a: Process,
-    stored: Entry,
-    server: redis.asyncio.Redis,
-    happen: Callable[[redis.asyncio.Redis], Awaitable[None]],
+async def test_what_another_process_made_after_an_invalidation_replaces_the_copy(
+    a: Process, b: Process, stored: Entry
 ) -> None:
-    await happen(server)
-    for _ in range(2):
-        assert await a.backend.read(PAGE, [TAG]) == (None, stored.generations)
-    await a.backend.store(PAGE, [], stored, 600)
-    assert await a.backend.read(PAGE, [TAG]) == (stored, stored.generations)
+    await b.write()
+    generations, _, _ = await b.backend.begin(PAGE, [TAG], "reader")
+    assert generations is not None
+    new = replace(stored, generations=generations, payload=b"new")
+    await b.backend.store(PAGE, [], new, 600)
+    found = await asyncio.gather(*(a.backend.read(PAGE, [TAG]) for _ in range(MANY)))
+    assert found == [(new, generations)] * MANY
+
+
+async def test_a_flush_is_noticed_although_a_copy_is_here(
+    a: Process, stored: Entry, server: redis.asyncio.Redis
+) -> None:
+    await server.flushall()
+    assert (await a.backend.read(PAGE, [TAG])).generations is None
 
 
 async def test_entries_of_several_reads_of_one_turn_are_each_its_own(
     a: Process, b: Process, stored: Entry
 ) -> None:
-    """Some are recognised, some have changed, some are new, some are not there."""
+    """Some are here, some are new, some are not there."""
     entries = {str(n): replace(stored, payload=b"%d" % n) for n in range(6)}
+    for key, entry in entries.items():
+        await b.backend.store(key, [], entry, 600)
     for key in "0123":
-        await b.backend.store(key, [], entries[key], 600)
         await a.backend.read(key, [TAG])
-    for key in "2345":
-        entries[key] = replace(entries[key], payload=b"new " + entries[key].payload)
-        await b.backend.store(key, [], entries[key], 600)
     found = await asyncio.gather(*(a.backend.read(key, [TAG]) for key in "01234567"))
     assert [entry for entry, _ in found] == [*entries.values(), None, None]

@@ -11,11 +11,6 @@ def test_an_entry_survives_the_round_trip() -> None:
     assert Entry.decode(ENTRY.encode()) == ENTRY
 
 
-def test_no_two_entries_begin_alike() -> None:
-    length = Entry.head_bytes(tags=2)
-    assert ENTRY.encode()[:length] != ENTRY.encode()[:length]
-
-
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_neither_raise_nor_decode(raw: bytes) -> None:
     assert Entry.decode(raw) is None

@@ -4,7 +4,7 @@ import pytest
 
 from app.cache.backend import Found
 from app.cache.entry import GENERATION_BYTES, Entry
-from app.cache.local import PROOF_SECONDS, Copy, LocalTier
+from app.cache.local import PROOF_SECONDS, LocalTier
 
 LOCAL_SECONDS, EXPIRE_SECONDS = 10, 60
 NAMES = ("s:e:key", "s:g:{countries}", "s:g:{country:FR}")
@@ -32,10 +32,10 @@ class Tier(LocalTier):
         generations = generation * GENERATION_BYTES * (len(names) - 1)
         fresh = int((self.wall.now + EXPIRE_SECONDS) * 1000)
         entry = Entry(0, fresh, fresh, fresh, 0, generations, b"body")
-        self.copies.put(names[0], Copy(entry, b"head"), entry.size)
+        self.keep(names[0], entry)
         return Found(entry, generations)
 
-    def keep(self, names: tuple[str, ...] = NAMES, generation: bytes = b"1") -> Found:
+    def settle(self, names: tuple[str, ...] = NAMES, generation: bytes = b"1") -> Found:
         found = self.put(names, generation)
         self.allow(names, found, LOCAL_SECONDS)
         return found
@@ -59,7 +59,7 @@ def tier() -> Tier:
 def test_what_redis_has_just_said_is_said_again_without_it(
     tier: Tier, names: tuple[str, ...]
 ) -> None:
-    found = tier.keep(names)
+    found = tier.settle(names)
     assert tier.get(names) is found
 
 
@@ -70,12 +70,12 @@ def test_a_copy_alone_is_no_hit(tier: Tier) -> None:
 
 def test_there_is_no_hit_before_the_first_proof() -> None:
     tier = Tier()
-    tier.keep()
+    tier.settle()
     assert tier.get(NAMES) is None
 
 
 def test_a_proof_lasts_from_when_the_command_was_sent(tier: Tier) -> None:
-    tier.keep()
+    tier.settle()
     sent = tier.life.now
     tier.live(PROOF_SECONDS / 2, proven=False)
     tier.prove(sent)  # answered only now
@@ -96,7 +96,7 @@ def test_a_proof_is_wanted_when_half_of_it_is_over(tier: Tier) -> None:
 
 
 def test_there_is_no_hit_after_the_seconds_of_the_policy(tier: Tier) -> None:
-    tier.keep()
+    tier.settle()
     tier.live(LOCAL_SECONDS - 0.01)
     assert tier.get(NAMES) is not None
     tier.live(0.02)
@@ -104,7 +104,7 @@ def test_there_is_no_hit_after_the_seconds_of_the_policy(tier: Tier) -> None:
 
 
 def test_an_answer_of_redis_begins_the_seconds_anew(tier: Tier) -> None:
-    found = tier.keep()
+    found = tier.settle()
     tier.live(LOCAL_SECONDS + 1)
     tier.allow(NAMES, found, LOCAL_SECONDS)
     assert tier.get(NAMES) is found
@@ -129,19 +129,19 @@ def test_an_entry_that_is_stale_already_is_no_hit(tier: Tier) -> None:
 
 @pytest.mark.parametrize("changed", NAMES[1:])
 def test_a_change_of_any_generation_ends_the_hits(tier: Tier, changed: str) -> None:
-    tier.keep()
-    other = tier.keep(OTHER)
+    tier.settle()
+    other = tier.settle(OTHER)
     tier.forget(changed)
     assert tier.get(NAMES) is None
     assert tier.get(OTHER) is other
 
 
 def test_a_new_generation_does_not_revive_what_was_made_under_the_old_one(tier: Tier) -> None:
-    tier.keep()
+    tier.settle()
     tier.forget(NAMES[1])
-    tier.keep(("s:e:another", NAMES[1]), generation=b"2")
+    tier.settle(("s:e:another", NAMES[1]), generation=b"2")
     assert tier.get(NAMES) is None
-    new = tier.keep(generation=b"2")
+    new = tier.settle(generation=b"2")
     assert tier.get(NAMES) is new
 
 
@@ -149,14 +149,25 @@ def test_a_new_generation_does_not_revive_what_was_made_under_the_old_one(tier: 
 def test_after_a_loss_of_news_each_entry_has_to_be_asked_for(
     tier: Tier, names: tuple[str, ...]
 ) -> None:
-    found = tier.keep(names)
+    found = tier.settle(names)
     tier.forget_all()
     assert tier.get(names) is None
     tier.prove(tier.life.now)
-    tier.keep(OTHER)
+    tier.settle(OTHER)
     assert tier.get(names) is None, "Redis has answered, about something else"
     tier.allow(names, found, LOCAL_SECONDS)
-    assert tier.get(names) is found
+    assert tier.get(names) is None, "there is no copy of it"
+    again = tier.settle(names)
+    assert tier.get(names) is again
+
+
+def test_a_copy_is_used_while_it_is_fresh(tier: Tier) -> None:
+    entry = tier.put(NAMES).entry
+    tier.wall.now += EXPIRE_SECONDS - 0.01
+    assert tier.copy(NAMES[0]) is entry
+    tier.wall.now += 0.02
+    assert tier.copy(NAMES[0]) is None
+    assert tier.copy(OTHER[0]) is None
 
 
 @pytest.mark.parametrize("generations", [None, b"", b"2" * GENERATION_BYTES * 2])
@@ -178,7 +189,7 @@ def test_an_entry_that_another_one_has_replaced_is_not_allowed(tier: Tier) -> No
 
 def test_an_entry_too_big_to_keep_is_no_hit(tier: Tier) -> None:
     found = tier.put(NAMES)
-    tier.copies.remove(NAMES[0])
+    tier._copies.remove(NAMES[0])
     tier.allow(NAMES, found, LOCAL_SECONDS)
     assert tier.get(NAMES) is None
 
@@ -189,7 +200,7 @@ def test_generations_are_bounded_and_losing_them_loses_hits_only(
     monkeypatch.setattr("app.cache.local.MAX_ENTRIES", 100)
     each = [(f"s:e:{number}", f"s:g:{{country:{number}}}") for number in range(1000)]
     for names in each:
-        tier.keep(names)
+        tier.settle(names)
         assert len(tier._generations) <= 100
     assert tier.get(each[0]) is None
     assert tier.get(each[-1]) is not None
