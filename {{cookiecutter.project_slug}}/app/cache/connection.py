@@ -187,6 +187,8 @@ class _Socket(asyncio.Protocol):
         self.transport.set_protocol(self)
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
         self._parser.feed(data)
         while (answer := self._parser.gets()) is not _INCOMPLETE:
             self._receive(answer)

@@ -191,6 +191,7 @@ class RedisBackend:
             if keys:
                 await self._call("clear", ("UNLINK", *keys))
             if cursor == b"0":
+                self._local.forget_all()
                 return
 
     async def ping(self) -> None:

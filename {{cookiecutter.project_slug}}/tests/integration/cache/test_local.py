@@ -183,12 +183,13 @@ async def test_local_hits_cost_redis_a_ping_now_and_then(a: Process, sent: Sent)
 
 
 async def test_a_policy_without_local_always_asks(a: Process, b: Process, sent: Sent) -> None:
-    await sent.until_nothing_for(a)
-    for version in range(2, MANY):
-        await b.write()
+    for version in range(1, 10):
+        await sent.until_nothing_for(a)
         sent.clear()
         assert await a.read(local=0) == version
         assert sent
+        await b.write()
+        assert await a.read(local=0) == version + 1
 
 
 # How soon a write is seen.
@@ -442,6 +443,21 @@ async def test_what_another_process_made_after_an_invalidation_replaces_the_copy
     await b.backend.store(PAGE, [], new, 600)
     found = await asyncio.gather(*(a.backend.read(PAGE, [TAG]) for _ in range(MANY)))
     assert found == [(new, generations)] * MANY
+
+
+async def test_what_a_process_clears_it_does_not_find_before_redis_has_told(
+    url: str, origin: Origin, sent: Sent
+) -> None:
+    async with valve(url) as (redis_says, through), running(through, origin) as a:
+        await sent.until_nothing_for(a)
+        redis_says.holds = "news"
+        await a.cache.clear()
+        sent.clear()
+        read = asyncio.create_task(a.read())
+        await until(lambda: bool(sent))
+        redis_says.open()
+        await read
+        assert origin.reads == 2
 
 
 async def test_a_flush_is_noticed_although_a_copy_is_here(
