@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,10 @@ def folder(request: pytest.FixtureRequest, service: Service) -> Path:
 def test_help_comes_first_and_lists_what_can_be_done(folder: Path) -> None:
     shown = make(folder)
 
-    targets = re.findall(r"^([a-z]+):", (folder / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    listed = re.findall(r"^  ([a-z]+) +\S", shown.stdout, re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (folder / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    listed = re.findall(r"^  ([a-z-]+) +\S", shown.stdout, re.MULTILINE)
     assert shown.returncode == 0
-    assert set(listed) == set(targets) - {"setup", "baked"}
+    assert set(listed) == set(targets) - {"setup", "baked", "peers"}
 
 
 def test_a_python_that_is_too_old_is_refused_with_a_way_out(folder: Path) -> None:
@@ -31,6 +32,19 @@ def test_a_python_that_is_too_old_is_refused_with_a_way_out(folder: Path) -> Non
     assert refused.returncode != 0
     assert "Python 3.11 or later is needed, and false is not." in refused.stderr
     assert "make PYTHON=python3.13" in refused.stderr
+
+
+def test_benchmarks_that_went_with_the_example_are_missed_in_words(
+    generate: Callable[..., Service],
+) -> None:
+    service = generate()
+    service.remove("benchmarks")
+
+    # Without installing anything first.
+    missed = make(service.root, "bench", "--assume-old=setup")
+
+    assert missed.returncode != 0
+    assert "benchmarks/ is not there: it measures /countries" in missed.stderr
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
