@@ -2,7 +2,7 @@
 # PATH or installed into .tools/, the dependencies go into .venv/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bake clean setup baked
+.PHONY: help demo test check bench bench-micro bake clean setup baked peers
 
 PYTHON ?= python3
 UV ?= $(or $(shell command -v uv 2>/dev/null),$(CURDIR)/.tools/bin/uv)
@@ -16,11 +16,14 @@ BAKE = @mkdir -p $(1)/country-service && \
 	$(RUN) cookiecutter . --default-config --no-input --overwrite-if-exists --output-dir $(1)
 SERVICE = $(MAKE) --no-print-directory UV="$(UV)" PYTEST_ARGS= -C
 
+# What all that is measured runs on, in the versions of the service.
+COMMON = fastapi|starlette|pydantic|pydantic-core|uvicorn|uvloop|httptools
+
 unexport VIRTUAL_ENV
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is one of:"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-7s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s%s\n", $$1, $$2 }' Makefile
 
 demo: setup ## generate the default service into demo/ and run it, without Docker (Ctrl-C ends it)
 	@echo "== Generating the default service: demo/country-service"
@@ -45,11 +48,34 @@ check: setup ## lint, format, types and links of the template, then of a generat
 	@echo "== Checking the service: cd .baked/country-service && make check"
 	@$(SERVICE) .baked/country-service check
 
+bench: peers ## measure the cache beside its peers; BENCH_ARGS="--rounds 1 --only 249"
+	@cd .baked/country-service && $(RUN) python -m benchmarks --peers ../../.bench --goals ../../benchmarks/goals.toml \
+	  --svg "../../{{cookiecutter.project_slug}}/docs/benchmark.svg" $(BENCH_ARGS)
+
+bench-micro: baked ## compare the CPU time per request with that of BASE=revision (default: HEAD)
+	@$(SERVICE) .baked/country-service setup
+	@rm -rf .bench/base && mkdir -p .bench/base
+	@git archive "$(or $(BASE),HEAD):{{cookiecutter.project_slug}}" | tar -x -C .bench/base
+	@cd .baked/country-service && env -u DATABASE_URL -u CACHE_URL $(RUN) python -m devtools up \
+	  --data ../../.bench/servers -- .venv/bin/python ../../benchmarks/micro.py ../../.bench/base
+
 bake: setup ## generate the default service into demo/, to look at
 	$(call BAKE,demo)
 
 clean: ## remove everything that make has written here, the data of the demo included
-	rm -rf .baked demo .venv .tools .mypy_cache .pytest_cache .ruff_cache uv.lock
+	rm -rf .baked .bench demo .venv .tools .mypy_cache .pytest_cache .ruff_cache uv.lock
+
+# Each peer in an environment of its own, with the FastAPI and the uvicorn of the service.
+peers: baked
+	@$(SERVICE) .baked/country-service setup
+	@mkdir -p .bench && rm -f .bench/*/app.py && cp -R benchmarks/peers/. .bench/
+	@"$(UV)" pip freeze --quiet --python .baked/country-service/.venv | grep -E '^($(COMMON))==' >.bench/common.txt
+	@for app in .bench/*/app.py; do \
+	  peer=$$(dirname "$$app"); \
+	  [ -d "$$peer/.venv" ] || echo "Installing $$peer (the first time only)"; \
+	  "$(UV)" venv --quiet --allow-existing --python .baked/country-service/.venv/bin/python "$$peer/.venv" && \
+	  "$(UV)" pip install --quiet --python "$$peer/.venv" -r "$$peer/requirements.txt" -r .bench/common.txt || exit 1; \
+	done
 
 baked: setup
 	@echo "== Generating the default service: .baked/country-service"

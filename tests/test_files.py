@@ -122,13 +122,13 @@ def test_text_ends_with_exactly_one_line_break(service: Service, pattern: str) -
 def test_commands_that_are_documented_exist(service: Service, owner: str) -> None:
     root = TEMPLATE if owner == "template" else service.root
     targets = set(
-        re.findall(r"^([a-z]+):.*## ", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        re.findall(r"^([a-z-]+):.*## ", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     )
     readme = (root / "README.md").read_text(encoding="utf-8")
     if owner == "template":
-        targets |= set(re.findall(r"^([a-z]+):.*## ", service.text("Makefile"), re.MULTILINE))
+        targets |= set(re.findall(r"^([a-z-]+):.*## ", service.text("Makefile"), re.MULTILINE))
     named = set(
-        re.findall(r"\bmake ([a-z]+)", "\n".join(re.findall(r"`[^`]+`|^```.*?^```", readme, re.M | re.S)))
+        re.findall(r"\bmake ([a-z-]+)", "\n".join(re.findall(r"`[^`]+`|^```.*?^```", readme, re.M | re.S)))
     )
     assert named - targets == set()
     assert {"help", "test", "check"} <= targets
