@@ -6,7 +6,7 @@ The colours are in the middle, so that it can be read on a light and on a dark p
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 from benchmarks.peers import SIZES, Peer
 from benchmarks.rounds import Measured
@@ -48,7 +48,7 @@ def svg(title: str, groups: Sequence[Bars], caption: Sequence[str]) -> str:
     height = bottom + len(lines) * LINE_PX + GAP_PX
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH_PX} {height}" {FONT}'
-        f' font-size="13" fill="{TEXT}" role="img" aria-label="{escape(title)}">',
+        f' font-size="13" fill="{TEXT}" role="img" aria-label={quoteattr(title)}>',
         f'<text x="0" y="20" font-size="17" font-weight="600">{escape(title)}</text>',
         *_legend(),
         *_groups(groups),

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Any
+from typing import Any, cast
 
 HOST = "127.0.0.1"
 STATUS = slice(9, 12)  # of "HTTP/1.1 200 OK"
@@ -112,8 +112,8 @@ class _Connection(asyncio.Protocol):
         self._sent: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not asserted: those of uvloop are of no class of asyncio.
+        self._transport = cast(asyncio.Transport, transport)
         self._send_next()
 
     def data_received(self, data: bytes) -> None:

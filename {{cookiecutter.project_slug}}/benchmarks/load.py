@@ -54,6 +54,8 @@ class Result:
     per_second: float
     p50_ms: float
     p99_ms: float
+    computed: int = 0
+    """How many of them a cache did not answer, as far as it tells."""
 
 
 class Generator(Protocol):

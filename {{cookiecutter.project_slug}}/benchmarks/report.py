@@ -8,6 +8,9 @@ from benchmarks.peers import SIZES, Peer, Size
 from benchmarks.rounds import Measured, Ratio
 from benchmarks.rows import Row
 
+# What one expired entry costs is less.
+WORTH_TELLING = 0.001
+
 WHERE_TO_LOOK_NEXT = """\
 Ratios hold from one machine to the next, figures do not. Has a ratio changed? Measure it again with
 `--only PATTERN --rounds 9`, then look where the time goes: `py-spy` or `perf` on the process of
@@ -30,7 +33,17 @@ def rows(measured: Measured, table: Sequence[Row]) -> str:
         for row in table
     ]
     head = ("row", "requests/s", "p50 ms", "p99 ms", "median ratio (least–most)")
-    return _section("Requests", head, lines)
+    return "\n".join([_section("Requests", head, lines), *_not_from_the_cache(measured)])
+
+
+def _not_from_the_cache(measured: Measured) -> Iterator[str]:
+    """Rows that are slower than they should be, as part of their answers were computed."""
+    for row in measured.rows:
+        if (part := measured.computed(row)) > WORTH_TELLING:
+            yield (
+                f"\n{part:.1%} of the answers of *{row}* did not come from the cache. This service"
+                " waits 100 ms for Redis, so it had more to do than it can."
+            )
 
 
 def figures(found: Sequence[Figure]) -> str:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from benchmarks.client import LoadError, ask_for, ask_once, percentile
-from benchmarks.load import Result, parse_wrk
+from benchmarks.load import Load, PythonClient, Result, parse_wrk
 from benchmarks.traffic import Request
 
 WRK = """\
@@ -72,6 +72,22 @@ async def test_requests_go_round_until_the_time_is_over() -> None:
     assert len(latencies.each_ms) == seen.total() > 2
     assert abs(seen["/a"] - seen["/b"]) <= 1
     assert sorted(latencies.each_ms) == list(latencies.each_ms)
+
+
+async def test_the_stand_in_for_wrk_runs_in_a_process_of_its_own() -> None:
+    async with server(lambda _: FOUND) as (port, seen):
+        load = Load(port, [Request("/a"), Request("/b")], connections=4, seconds=1)
+        result = await asyncio.to_thread(PythonClient().run, load)
+
+    assert result.completed == seen.total() > 2
+    assert 0 < result.p50_ms <= result.p99_ms
+
+
+async def test_the_stand_in_for_wrk_refuses_errors() -> None:
+    async with server(lambda _: b"HTTP/1.1 500 Error\r\ncontent-length: 0\r\n\r\n") as (port, _):
+        load = Load(port, [Request("/")], connections=1, seconds=1)
+        with pytest.raises(LoadError, match="status 500"):
+            await asyncio.to_thread(PythonClient().run, load)
 
 
 async def test_an_answer_in_pieces_is_one_answer() -> None:

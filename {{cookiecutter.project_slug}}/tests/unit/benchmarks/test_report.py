@@ -82,6 +82,15 @@ def test_peers_are_ordered_by_what_they_achieve(tmp_path: Path) -> None:
     assert "| 4.00 × " in slowest
 
 
+def test_rows_that_were_not_answered_from_the_cache_are_named() -> None:
+    busy = [Result(1000, 60, 1.0, 2.0, computed=50), Result(3000, 60, 1.0, 2.0, computed=0)]
+    rows = Measured({"busy": busy, "calm": results(100)})
+    assert rows.computed("busy") == 0.0125
+    shown = report.rows(rows, [])
+    assert "1.2% of the answers of *busy*" in shown
+    assert "calm" not in shown
+
+
 def test_the_chart_is_well_formed_and_names_everything(tmp_path: Path) -> None:
     peer = make_peer(tmp_path)
     groups = bars(with_peer(peer, hit=20_000, bare=30_000, other=5_000), [peer])
