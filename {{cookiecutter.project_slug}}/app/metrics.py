@@ -5,7 +5,7 @@ folder (see the documentation of prometheus_client), and the page adds them up.
 """
 
 import os
-from collections import Counter
+from collections import defaultdict
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import (
@@ -18,6 +18,7 @@ from prometheus_client import Counter as PrometheusCounter
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.cache import Cache
+from app.cache.entry import Entry
 
 EVENTS_BETWEEN_FLUSHES = 1000
 EVENTS = PrometheusCounter("cache_events", "What the cache did.", ["event", "label"])
@@ -33,17 +34,21 @@ class PrometheusRecorder:
     """
 
     def __init__(self) -> None:
-        self._sums: Counter[tuple[str, str]] = Counter()
+        self._sums: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._events = 0
 
     def count(self, event: str, label: str = "", amount: float = 1) -> None:
-        self._sums[event, label] += amount  # type: ignore[assignment]
+        self._sums[event, label] += amount
         self._events += 1
         if self._events >= EVENTS_BETWEEN_FLUSHES:
             self.flush()
 
+    def hit(self, state: str, entry: Entry) -> None:
+        self._sums["seconds_saved", ""] += entry.compute_ms / 1000
+        self.count("hit", state)
+
     def flush(self) -> None:
-        sums, self._sums, self._events = self._sums, Counter(), 0
+        sums, self._sums, self._events = self._sums, defaultdict(float), 0
         for (event, label), amount in sums.items():
             EVENTS.labels(event, label).inc(amount)
 

@@ -89,10 +89,10 @@ class Cache:
         """The payload: stored, or computed now. Raises what the computation raises."""
         found = await self.store.lookup(miss.key, miss.tags, miss.policy.local)
         if found.state == "fresh" and found.entry is not None:
-            self.recorder.count("hit", "fresh")
+            self.recorder.hit("fresh", found.entry)
             return found.entry.payload
         if found.state == "stale" and found.entry is not None:
-            self.recorder.count("hit", "stale")
+            self.recorder.hit("stale", found.entry)
             self.flights.refresh(miss, found)
             return found.entry.payload
         result = await self.compute(miss, found) or await miss.compute()
@@ -111,12 +111,12 @@ class Cache:
         except Exception:
             if found.entry is None:
                 raise
-            self.recorder.count("hit", "error")
+            self.recorder.hit("error", found.entry)
             return found.entry
         if isinstance(landed, Entry):
             return landed
         if landed.failed and found.entry is not None:
-            self.recorder.count("hit", "error")
+            self.recorder.hit("error", found.entry)
             return found.entry
         if not landed.shared:
             self._remember_unshared(miss.key)

@@ -11,9 +11,14 @@ The events and their labels are few and fixed, so that they can become Prometheu
 from collections import Counter
 from typing import Protocol
 
+from app.cache.entry import Entry
+
 
 class Recorder(Protocol):
     def count(self, event: str, label: str = "", amount: float = 1) -> None: ...
+
+    def hit(self, state: str, entry: Entry) -> None:
+        """A `hit`, and `seconds_saved`: what it took to compute the entry."""
 
 
 class Counters:
@@ -24,3 +29,7 @@ class Counters:
 
     def count(self, event: str, label: str = "", amount: float = 1) -> None:
         self.totals[event, label] += amount  # type: ignore[assignment]
+
+    def hit(self, state: str, entry: Entry) -> None:
+        self.count("hit", state)
+        self.count("seconds_saved", amount=entry.compute_ms / 1000)

@@ -44,19 +44,20 @@ class CacheMiddleware:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         cache = scope["type"] == "http" and scope.get("state", {}).get("cache")
         if not cache:
-            await self.app(scope, receive, send)
-            return
-        route, path = None, get_route_path(scope) if scope.get("root_path") else scope["path"]
+            return self.app(scope, receive, send)
         if scope["method"] in ("GET", "HEAD"):
+            path = get_route_path(scope) if scope.get("root_path") else scope["path"]
             route = cache.bind(scope["app"]).find(path)
-        if route is None:
-            with _active(cache):
-                await self.app(scope, receive, send)
-            return
-        await _Exchange(self.app, cache, route, path, scope, receive, send).run()
+            if route is not None:
+                return _Exchange(self.app, cache, route, path, scope, receive, send).run()
+        return self._pass(cache, scope, receive, send)
+
+    async def _pass(self, cache: Cache, scope: Scope, receive: Receive, send: Send) -> None:
+        with _active(cache):
+            await self.app(scope, receive, send)
 
 
 class _Exchange:
@@ -96,15 +97,16 @@ class _Exchange:
         key, tags = self.route.address(self.path, self.scope["query_string"], *parts)
         found = await self.cache.store.lookup(key, tags, self.policy.local)
         if found.state == "fresh" and found.entry is not None:
-            self.cache.recorder.count("hit", "fresh")
-            await self._send_entry(found.entry, found.now, b"hit; ttl=%d" % found.ttl)
+            self.cache.recorder.hit("fresh", found.entry)
+            await self._send(self._fresh_response(found.entry, found.now))
             return
         miss = Miss(key, tags, self.policy, self._compute)
         if found.state == "stale" and found.entry is not None:
-            self.cache.recorder.count("hit", "stale")
+            self.cache.recorder.hit("stale", found.entry)
             with _active(self.cache):
                 self.cache.flights.refresh(miss, found)
-            await self._send_entry(found.entry, found.now, b"fwd=stale; ttl=%d" % found.ttl)
+            status = b"fwd=stale; ttl=%d" % found.ttl
+            await self._send(self._response(found.entry, found.now, status))
         elif self.cache.is_hit_for_miss(key):
             await self._pass("uri-miss", "hit-for-miss")
         else:
@@ -117,17 +119,17 @@ class _Exchange:
             status = b"fwd=uri-miss; collapsed"
             if result is found.entry:
                 status = b"fwd=stale; ttl=%d; detail=error" % found.ttl
-            await self._send_entry(result, found.now, status)
+            await self._send(self._response(result, found.now, status))
         else:
             forward = b"fwd=stale" if found.state == "expired" else b"fwd=uri-miss"
             stored = b"; stored" if result.stored else b""
             response = decode(result.payload, gzip=self._accepts_gzip)
-            await self._send(response, forward + stored)
+            self._say(response, forward + stored)
+            await self._send(response)
 
     def _why_not_cached(self) -> str | None:
-        headers, policy = self.headers, self.policy
-        unclaimed = not policy.public and policy.guard is None
-        if unclaimed and (b"authorization" in headers or b"cookie" in headers):
+        headers, route = self.headers, self.route
+        if route.anonymous and (b"authorization" in headers or b"cookie" in headers):
             return "credentials"
         if self.cache.client_may_bypass:
             control = headers.get(b"cache-control", b"")
@@ -135,14 +137,13 @@ class _Exchange:
                 return "client"
         if len(self.path) > MAX_PATH_CHARS or len(self.scope["query_string"]) > MAX_QUERY_BYTES:
             return "length"
-        if self.route.closed_query and self._has_undeclared_query():
+        if route.closed_query and self._has_undeclared_query():
             return "query"
-        if policy.vary and any(
-            len(self._header(name.encode())) > MAX_VARY_BYTES for name in policy.vary
-        ):
+        vary = self.policy.vary
+        if vary and any(len(self._header(name.encode())) > MAX_VARY_BYTES for name in vary):
             return "vary-length"
         overrides = self.scope["app"].dependency_overrides
-        if overrides and not self.route.dependencies.isdisjoint(overrides):
+        if overrides and not route.dependencies.isdisjoint(overrides):
             return "dependency-overrides"
         return None
 
@@ -225,32 +226,36 @@ class _Exchange:
         codings = self.headers.get(b"accept-encoding")
         return codings is not None and accepts_gzip(codings)
 
-    def _send_entry(self, entry: Entry, now: int, status: bytes) -> Awaitable[None]:
-        gzip = self._accepts_gzip
-        response: Response | None = entry.prepared.get(gzip)
-        if response is None:
-            response = entry.prepared[gzip] = decode(entry.payload, gzip=gzip)
-        if entry.compute_ms:
-            self.cache.recorder.count("seconds_saved", amount=entry.compute_ms / 1000)
-        age = max(0, now - entry.created) // 1000
-        return self._send(response, status, (b"age", b"%d" % age))
+    def _fresh_response(self, entry: Entry, now: int) -> Response:
+        """Made once a second: what it says of its age changes no more often."""
+        gzip, second = self._accepts_gzip, now // 1000
+        response: Response | None
+        made_in, response = entry.prepared.get(gzip, (0, None))
+        if response is None or made_in != second:
+            ttl = (entry.fresh_until - now) // 1000
+            response = self._response(entry, now, b"hit; ttl=%d" % ttl)
+            entry.prepared[gzip] = (second, response)
+        return response
 
-    async def _send(
-        self, response: Response, cache_status: bytes, *headers: tuple[bytes, bytes]
-    ) -> None:
-        status, stored, body = response
+    def _response(self, entry: Entry, now: int, status: bytes) -> Response:
+        response = decode(entry.payload, gzip=self._accepts_gzip)
+        age = max(0, now - entry.created) // 1000
+        response.headers.append((b"age", b"%d" % age))
+        self._say(response, status)
+        return response
+
+    def _say(self, response: Response, status: bytes) -> None:
+        response.headers.append((b"cache-status", b"%s; %s" % (self.cache.slug, status)))
+
+    async def _send(self, response: Response) -> None:
         known = self.headers.get(b"if-none-match", b"")
         since = self.headers.get(b"if-modified-since", b"")
-        if (known or since) and status == 200 and not_modified(response, known, since):
-            status, stored, body = without_body(response)
-        cache_status = b"%s; %s" % (self.cache.slug, cache_status)
-        await self.send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [*stored, *headers, (b"cache-status", cache_status)],
-            }
-        )
+        if (known or since) and response.status == 200 and not_modified(response, known, since):
+            response = without_body(response)
+        status, headers, body = response
+        # A copy: some middleware appends to the list that it is handed.
+        start = {"type": "http.response.start", "status": status, "headers": [*headers]}
+        await self.send(start)
         if self.scope["method"] == "HEAD":
             body = b""
         await self.send({"type": "http.response.body", "body": body})

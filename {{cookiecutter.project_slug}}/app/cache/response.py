@@ -33,9 +33,10 @@ _NOT_STORED = {
     b"age", b"cache-control", b"cache-status", b"connection", b"content-length", b"date", b"etag",
     b"keep-alive", b"server", b"transfer-encoding", b"vary",
 }  # fmt: skip
-# RFC 9110 section 15.4.5.
+# RFC 9110 section 15.4.5, and what this cache says itself.
 _NOT_MODIFIED = {
-    b"cache-control", b"content-location", b"etag", b"expires", b"last-modified", b"vary",
+    b"age", b"cache-control", b"cache-status", b"content-location", b"etag", b"expires",
+    b"last-modified", b"vary",
 }  # fmt: skip
 
 

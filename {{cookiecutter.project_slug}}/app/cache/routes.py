@@ -60,6 +60,8 @@ class CachedRoute:
     """Whether undeclared parameters change the answer (a model that forbids or keeps extras)."""
     guard: Dependant | None
     dependencies: frozenset[Callable[..., Any]]
+    anonymous: bool
+    """Whether nothing says to whom an answer to a request with credentials may be shown."""
 
     @lru_cache(maxsize=MAX_ADDRESSES)  # noqa: B019 - routes live as long as the process
     def address(self, path: str, raw_query: bytes, *more: bytes) -> tuple[str, tuple[str, ...]]:
@@ -142,6 +144,7 @@ def _cached_route(context: Any, pattern: re.Pattern[str]) -> CachedRoute | None:
         closed_query=closed,
         guard=guard,
         dependencies=frozenset(node.call for node in _walk(dependant) if node.call),
+        anonymous=not policy.public and policy.guard is None,
     )
 
 

@@ -86,7 +86,7 @@ class Store:
     def _judge(
         self, entry: Entry | None, generations: bytes | None
     ) -> tuple[State, Entry | None, int]:
-        now = self._now()
+        now = int(self._clock() * 1000)
         if entry is None:
             return "absent", None, now
         if entry.generations != generations:

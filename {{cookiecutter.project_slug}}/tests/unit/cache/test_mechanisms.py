@@ -79,6 +79,31 @@ async def test_head_sends_no_body() -> None:
     assert [message.get("body", b"") for message in sent[1::2]] == [b""] * 3
 
 
+async def test_what_a_middleware_adds_to_one_answer_is_not_in_the_next() -> None:
+    app, sent = FastAPI(), list[Message]()
+
+    @app.get("/planets")
+    @cache(60)
+    async def planets() -> list[str]:
+        return ["Mars"]
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            sent.append({**message, "headers": [*message["headers"]]})
+            message["headers"].append((b"x-added", b"1"))
+
+    memory = Cache(InMemoryBackend(), clock=Clock())
+    async with serving(app, memory):
+        for _ in range(4):
+            scope = {"type": "http", "method": "GET", "path": "/planets", "query_string": b""}
+            await app({**scope, "headers": [], "state": {"cache": memory}}, receive, send)
+    assert all((b"x-added", b"1") not in message["headers"] for message in sent)
+    assert sent[2] == sent[3]
+
+
 async def test_closing_waits_for_flights_and_for_what_they_store() -> None:
     memory, origin = Cache(InMemoryBackend()), Origin()
     reading = asyncio.create_task(read(memory, origin))
