@@ -223,6 +223,8 @@ async def open_cache(
                 f"CACHE_URL begins with {scheme!r}: allowed are memory://, redis:// and rediss://"
             )
     cache = Cache(backend, name=name, recorder=recorder, client_may_bypass=client_may_bypass)
+    with suppress(CacheUnavailable):  # a connection now, not when the first requests wait for it
+        await cache.ping()
     token = active_cache.set(cache)
     try:
         yield cache
