@@ -1,7 +1,7 @@
 """The service as it is measured: with routes more, which no product needs.
 
-The list of countries once without a cache, to compare a miss with, and once per user; and how many
-requests the cache could not answer. They are added before startup, so that the cache analyses them
+The list of countries once without a cache, to compare a miss with, once from the local tier, and
+once per user; and how many requests the cache could not answer. They are added before startup, so that the cache analyses them
 like any other route.
 """
 
@@ -27,6 +27,14 @@ async def current_user(authorization: Annotated[str, Header()]) -> str:
 @router.get("/uncached")
 @cache(expire=0)
 async def uncached_countries(
+    query: Annotated[CountryQuery, Query()], session: ReadSessionDep
+) -> Page[CountryRead]:
+    return await _page(query, session)
+
+
+@router.get("/local")
+@cache(expire=300, stale=60, tags=["countries"], public=True, local=60)
+async def countries_without_a_question(
     query: Annotated[CountryQuery, Query()], session: ReadSessionDep
 ) -> Page[CountryRead]:
     return await _page(query, session)

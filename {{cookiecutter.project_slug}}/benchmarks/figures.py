@@ -34,7 +34,7 @@ KIB_PER_MIB = 1024
 
 # As app/cache/redis.py names its keys.
 ENTRIES = f"{SERVICE_NAME}:e:*"
-GENERATION = SERVICE_NAME + ":{countries}:g"
+GENERATION = SERVICE_NAME + ":g:{countries}"
 
 SCANS = "SELECT sum(seq_scan + idx_scan) FROM pg_stat_user_tables WHERE relname = 'countries'"
 OTHER_CONNECTIONS = """

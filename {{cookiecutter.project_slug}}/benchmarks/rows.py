@@ -87,6 +87,8 @@ ROWS = (
         replace(HIT_249, encoding="gzip"),
         "bare, 249 items, compressed",
     ),
+    Row("local hit, 20 items", SERVICE, always("/benchmark/local?limit=20"), HIT_20, BARE_20),
+    Row("local hit, 249 items", SERVICE, always("/benchmark/local?limit=250"), HIT_249, BARE_249),
     Row(
         "304 to If-None-Match, 20 items",
         SERVICE,
