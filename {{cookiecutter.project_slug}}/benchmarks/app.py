@@ -5,6 +5,7 @@ once per user; and how many requests the cache could not answer. They are added 
 like any other route.
 """
 
+import gc
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
@@ -74,3 +75,4 @@ def create_app() -> FastAPI:
 
 
 app = create_app()
+gc.freeze()  # as app.main does: another application than the one that was frozen there
