@@ -198,7 +198,7 @@ def test_generations_are_bounded_and_losing_them_loses_hits_only(
     tier: Tier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.cache.local.MAX_ENTRIES", 100)
-    each = [(f"s:e:{number}", f"s:g:{{country:{number}}}") for number in range(1000)]
+    each = [(f"s:e:{number}", f"s:g:country:{number}") for number in range(1000)]
     for names in each:
         tier.settle(names)
         assert len(tier._generations) <= 100
