@@ -1,8 +1,8 @@
 """The service as it is measured: with routes more, which no product needs.
 
 The list of countries once without a cache, to compare a miss with, once from the local tier, and
-once per user; and how many requests the cache could not answer. They are added before startup, so that the cache analyses them
-like any other route.
+once per user; and how many requests the cache could not answer. They are added before startup, so
+that the cache analyses them like any other route.
 """
 
 import gc
