@@ -21,9 +21,6 @@ from app.cache.local import LocalTier
 
 Command = Sequence[str | bytes | int]
 
-# A busy event loop comes to its timers before its sockets: what has arrived by then is read first.
-GRACE_SECONDS = 0.002
-
 _INCOMPLETE = object()
 
 log = logging.getLogger("app.cache")
@@ -37,9 +34,9 @@ class _Call:
     number: int
     on_answers: Callable[[list[Any]], None]
     on_error: Callable[[Exception], None]
+    timer: asyncio.TimerHandle
     sent: float = field(default_factory=time.monotonic)
     answers: list[Any] = field(default_factory=list)
-    timer: asyncio.TimerHandle | None = None
 
 
 class Connection:
@@ -69,9 +66,8 @@ class Connection:
         """One of the two is called, when the answers are there; a refused command is answered with
         a `hiredis.ReplyError`."""
         packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]
-        call = _Call(packed, len(commands), on_answers, on_error)
-        call.timer = self.loop.call_later(self._timeout, self._time_out, call)
-        self._waiting.append(call)
+        timer = self.loop.call_later(self._timeout, self._time_out)
+        self._waiting.append(_Call(packed, len(commands), on_answers, on_error, timer))
         if self._socket is not None:
             self._socket.transport.write(packed)
         elif self._opening is None:
@@ -127,8 +123,7 @@ class Connection:
         call.answers.append(answer)
         if len(call.answers) == call.number:
             self._waiting.popleft()
-            if call.timer is not None:
-                call.timer.cancel()
+            call.timer.cancel()
             if self.tracks:
                 self._local.prove(call.sent)
             call.on_answers(call.answers)
@@ -149,9 +144,8 @@ class Connection:
         if not self.tracks:
             log.warning("no local hits: the cache server refuses to push changes: %s", answers)
 
-    def _time_out(self, call: _Call) -> None:
-        error = TimeoutError(f"no answer within {self._timeout:g} s")
-        call.timer = self.loop.call_later(GRACE_SECONDS, self._fail, error)
+    def _time_out(self) -> None:
+        self._fail(TimeoutError(f"no answer within {self._timeout:g} s"))
 
     def _lost(self, socket: "_Socket") -> None:
         if socket is self._socket:
@@ -169,8 +163,7 @@ class Connection:
         self._local.forget_all()
         waiting, self._waiting = self._waiting, deque()
         for call in waiting:
-            if call.timer is not None:
-                call.timer.cancel()
+            call.timer.cancel()
             call.on_error(error)
 
     def _close(self, task: asyncio.Task[None]) -> None:
