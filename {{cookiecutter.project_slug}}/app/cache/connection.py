@@ -126,7 +126,11 @@ class Connection:
             call.timer.cancel()
             if self.tracks:
                 self._local.prove(call.sent)
-            call.on_answers(call.answers)
+            try:
+                call.on_answers(call.answers)
+            except Exception as error:  # who waits is told, then the event loop closes the socket
+                call.on_error(error)
+                raise
 
     def _push(self, message: list[Any]) -> None:
         if message[0] != b"invalidate":
@@ -135,7 +139,7 @@ class Connection:
             self._local.forget_all()
         else:
             for name in message[1]:
-                self._local.forget(name.decode())
+                self._local.forget(name.decode(errors="replace"))
 
     def _tracking(self, answers: list[Any]) -> None:
         hello, tracking = answers
@@ -156,6 +160,7 @@ class Connection:
             self._opening.cancel()
             self._close(self._opening)
         if self._socket is not None:
+            self._socket.transport.abort()  # at once: a late answer is not for the next command
             disconnect = self._socket.connection.disconnect(nowait=True)
             self._close(self.loop.create_task(disconnect))
         self._opening = self._socket = None

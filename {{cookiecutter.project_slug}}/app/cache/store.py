@@ -86,7 +86,7 @@ class Store:
     def _judge(
         self, entry: Entry | None, generations: bytes | None
     ) -> tuple[State, Entry | None, int]:
-        now = int(self._clock() * 1000)
+        now = self._now()
         if entry is None:
             return "absent", None, now
         if entry.generations != generations:

@@ -198,6 +198,22 @@ async def test_reads_of_one_turn_are_one_command(
     assert (name, len(keys)) == ("MGET", 5 + len(TAGS))
 
 
+async def test_an_answer_that_cannot_be_used_fails_its_reads_and_no_later_ones(
+    redis_backend: RedisBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raising(_: bytes) -> Entry:
+        raise ValueError
+
+    await redis_backend.store(KEY, [], ENTRY, 60)
+    with monkeypatch.context() as broken:
+        broken.setattr(Entry, "decode", raising)
+        async with asyncio.timeout(5):
+            with pytest.raises(CacheUnavailable):
+                await redis_backend.read(KEY, TAGS)
+    async with asyncio.timeout(5):
+        assert await redis_backend.read(KEY, TAGS) == (ENTRY, None)
+
+
 async def test_clear_ends_the_generations_of_all_tags(backend: Backend) -> None:
     generations = await begin(backend)
     await backend.clear()

@@ -55,6 +55,10 @@ async def read(
     return await cache.fetch(miss)
 
 
+async def receive() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
 async def test_head_sends_no_body() -> None:
     """The client of other tests drops a body itself, so this one looks at what is sent."""
     app, memory, sent = FastAPI(), Cache(InMemoryBackend()), list[Message]()
@@ -63,9 +67,6 @@ async def test_head_sends_no_body() -> None:
     @cache(60)
     async def planets() -> list[str]:
         return ["Mars"]
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -86,9 +87,6 @@ async def test_what_a_middleware_adds_to_one_answer_is_not_in_the_next() -> None
     @cache(60)
     async def planets() -> list[str]:
         return ["Mars"]
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
