@@ -7,7 +7,7 @@ from app.cache.memory import InMemoryBackend
 from app.cache.middleware import CacheMiddleware
 from app.cache.policy import Policy, PolicyError
 from app.cache.redis import RedisBackend
-from app.cache.routes import shared_dependency
+from app.cache.safety import shared_dependency
 
 __all__ = [
     "Cache",

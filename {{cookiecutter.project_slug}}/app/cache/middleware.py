@@ -10,10 +10,9 @@ from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 
 from fastapi import Request
-from fastapi.dependencies.utils import solve_dependencies
-from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.cache._fastapi import get_route_path, solve_dependencies
 from app.cache.core import Cache
 from app.cache.entry import Entry
 from app.cache.flight import Miss

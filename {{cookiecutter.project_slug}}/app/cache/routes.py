@@ -11,40 +11,33 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import Depends, FastAPI
-from fastapi.dependencies.models import Dependant
-from fastapi.dependencies.utils import _get_param_aliases, get_dependant, get_flat_params
 from fastapi.params import ParamTypes
-from fastapi.routing import iter_route_contexts
-from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
-from starlette.responses import StreamingResponse
 from starlette.routing import WebSocketRoute
 
+from app.cache._fastapi import (
+    Dependant,
+    field_annotation_is_sequence,
+    get_dependant,
+    get_flat_params,
+    iter_route_contexts,
+    parameter_aliases,
+)
 from app.cache.function import marker_of
 from app.cache.key import QueryParameter, canonical_query, digest, query_parts
 from app.cache.policy import Policy, PolicyError
+from app.cache.safety import problems_of, walk
 
 # Requests whose key is remembered, so that a hot path is not parsed again.
 MAX_ADDRESSES = 4096
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def shared_dependency(dependency: F) -> F:
-    """Says of a dependency that it gives the same to every client, though it takes the request.
-
-    A database session read from `request.state` is one; anything that looks at headers is not.
-    """
-    dependency.__shared_dependency__ = True  # type: ignore[attr-defined]
-    return dependency
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,9 +117,9 @@ def _cached_route(context: Any, pattern: re.Pattern[str]) -> CachedRoute | None:
     guard = None
     if policy.guard is not None:
         guard = get_dependant(path=context.path_format, call=_returning(policy.guard))
-    guarded = {node.call for node in _walk(guard)} if guard else set()
-    problems = [*_problems(context, dependant, policy, guarded)]
-    if policy.guard is not None and policy.guard not in {node.call for node in _walk(dependant)}:
+    guarded = {node.call for node in walk(guard)} if guard else set()
+    problems = [*problems_of(context, dependant, policy, guarded)]
+    if policy.guard is not None and policy.guard not in {node.call for node in walk(dependant)}:
         problems.append("its guard is no dependency of the route, which a miss would leave open")
     query, closed = _query_parameters(dependant)
     known = set(query) | set(context.param_convertors)
@@ -143,7 +136,7 @@ def _cached_route(context: Any, pattern: re.Pattern[str]) -> CachedRoute | None:
         query=query,
         closed_query=closed,
         guard=guard,
-        dependencies=frozenset(node.call for node in _walk(dependant) if node.call),
+        dependencies=frozenset(node.call for node in walk(dependant) if node.call),
         anonymous=not policy.public and policy.guard is None,
     )
 
@@ -166,83 +159,23 @@ def _prefix(context: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
-def _walk(dependant: Dependant) -> Iterator[Dependant]:
-    for node in dependant.dependencies:
-        yield node
-        yield from _walk(node)
-
-
-def _problems(
-    context: Any, dependant: Dependant, policy: Policy, guarded: set[Callable[..., Any] | None]
-) -> Iterator[str]:
-    if set(context.methods or ()) - {"GET", "HEAD"}:
-        yield "only GET can be cached; give other methods an endpoint of their own"
-    if context.is_sse_stream or context.is_json_stream or _streams(context.response_class):
-        yield "it streams its response; cache a function that makes the data instead"
-    if dependant.background_tasks_param_name:
-        yield "background tasks would run on misses only"
-    yield from _node_problems(dependant, policy, "the endpoint")
-    pending = list(dependant.dependencies)
-    while pending:
-        node = pending.pop()
-        if node.call in guarded or getattr(node.call, "__shared_dependency__", False):
-            continue
-        name = getattr(node.call, "__qualname__", type(node.call).__name__)
-        yield from _node_problems(node, policy, f"dependency {name}")
-        pending.extend(node.dependencies)
-
-
-def _node_problems(node: Dependant, policy: Policy, name: str) -> Iterator[str]:
-    advice = (
-        "make it the guard (guard=…) if it tells users apart or keeps them out, or mark it with "
-        "@shared_dependency if it gives the same to every client"
-    )
-    if isinstance(node.call, SecurityBase) or node.security_scopes_param_name:
-        yield f"{name} is a security scheme, which a hit would skip: {advice}"
-    elif node.request_param_name or node.http_connection_param_name:
-        yield f"{name} takes the whole request, so what decides the answer is unknown: {advice}"
-    if node.body_params:
-        yield f"{name} reads a request body"
-    if node.cookie_params:
-        names = ", ".join(field.name for field in node.cookie_params)
-        yield f"{name} reads cookies ({names}): {advice}"
-    undeclared = {field.alias for field in _flat(node.header_params)} - set(policy.vary)
-    if undeclared:
-        yield f"{name} reads headers that are not in vary: {', '.join(sorted(undeclared))}"
-
-
-def _flat(fields: list[Any]) -> list[Any]:
-    return get_flat_params(Dependant(header_params=fields))
-
-
-def _streams(response_class: Any) -> bool:
-    actual = getattr(response_class, "value", response_class)
-    return inspect.isclass(actual) and issubclass(actual, StreamingResponse)
-
-
 def _query_parameters(dependant: Dependant) -> tuple[dict[str, QueryParameter], bool]:
     """The query parameters declared anywhere in the tree, and whether other names matter too."""
     declared: dict[str, QueryParameter] = {}
     for field in get_flat_params(dependant):
         if getattr(field.field_info, "in_", ParamTypes.query) is not ParamTypes.query:
             continue
-        repeats = _is_sequence(field.field_info.annotation)
+        repeats = field_annotation_is_sequence(field.field_info.annotation)
         default = None if repeats else _as_written(field.field_info.default)
-        for _, alias in _get_param_aliases(field, convert_underscores=False):
+        for _, alias in parameter_aliases(field, convert_underscores=False):
             declared[alias] = QueryParameter(repeats, default)
     closed = False
-    for node in (dependant, *_walk(dependant)):
+    for node in (dependant, *walk(dependant)):
         for field in node.query_params:
             model = field.field_info.annotation
             if inspect.isclass(model) and issubclass(model, BaseModel):
                 closed |= model.model_config.get("extra") in ("forbid", "allow")
     return declared, closed
-
-
-def _is_sequence(annotation: Any) -> bool:
-    from fastapi._compat import field_annotation_is_sequence
-
-    return field_annotation_is_sequence(annotation)
 
 
 def _as_written(default: Any) -> str | None:
