@@ -4,10 +4,8 @@ Add it first, so that it is the innermost: what is added later (CORS, request id
 hits as well. It finds the `Cache` under `cache` in the lifespan state.
 """
 
-import asyncio
 from collections.abc import Awaitable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from functools import partial
 
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,18 +16,9 @@ from app.cache.entry import Entry
 from app.cache.flight import Miss
 from app.cache.function import active_cache
 from app.cache.key import MAX_QUERY_BYTES, argument_parts, digest
-from app.cache.response import (
-    Capture,
-    Response,
-    StreamingResponseError,
-    accepts_gzip,
-    decode,
-    encode,
-    encode_as_it_is,
-    not_modified,
-    why_not_stored,
-    without_body,
-)
+from app.cache.negotiation import accepts_gzip, headers_of_304, not_modified
+from app.cache.origin import ask
+from app.cache.payload import Response, decode
 from app.cache.routes import CachedRoute
 from app.cache.store import Computed, Lookup
 
@@ -99,7 +88,7 @@ class _Exchange:
             self.cache.recorder.hit("fresh", found.entry)
             await self._send(self._fresh_response(found.entry, found.now))
             return
-        miss = Miss(key, tags, self.policy, self._compute)
+        miss = Miss(key, tags, self.policy, self._ask_origin)
         if found.state == "stale" and found.entry is not None:
             self.cache.recorder.hit("stale", found.entry)
             with _active(self.cache):
@@ -177,33 +166,8 @@ class _Exchange:
                 return []
             return [digest(argument_parts("guard", solved.values["identity"])).encode()]
 
-    async def _compute(self) -> Computed:
-        """The uncached answer, from the route itself. Runs in a task of its own."""
-        scope = {
-            **self.scope,
-            "method": "GET",
-            "state": dict(self.scope.get("state", {})),
-            "headers": [
-                (name, value)
-                for name, value in self.scope["headers"]
-                if name not in (b"if-none-match", b"if-modified-since", b"range")
-            ],
-        }
-        capture = Capture()
-        active_cache.set(self.cache)
-        try:
-            await self.app(scope, partial(_empty_request, iter((True,))), capture)
-        except StreamingResponseError:
-            return Computed(None, storable=False, shared=False)
-        response = capture.response
-        reason = why_not_stored(response, self.policy)
-        failed = response.status >= 500
-        if reason is None:
-            expire = self.policy.expire_not_found if response.status == 404 else None
-            return Computed(encode(response, self.policy), expire=expire)
-        self.cache.recorder.count("rejected", reason)
-        shared = reason == "status" and not any(n == b"set-cookie" for n, _ in response.headers)
-        return Computed(encode_as_it_is(response), storable=False, shared=shared, failed=failed)
+    async def _ask_origin(self) -> Computed:
+        return await ask(self.app, self.cache, self.policy, self.scope)
 
     async def _pass(self, forward: str, detail: str) -> None:
         """Lets the route answer this request itself, whatever it sends."""
@@ -249,8 +213,12 @@ class _Exchange:
     async def _send(self, response: Response) -> None:
         known = self.headers.get(b"if-none-match", b"")
         since = self.headers.get(b"if-modified-since", b"")
-        if (known or since) and response.status == 200 and not_modified(response, known, since):
-            response = without_body(response)
+        if (
+            (known or since)
+            and response.status == 200
+            and not_modified(response.headers, known, since)
+        ):
+            response = Response(304, headers_of_304(response.headers), b"")
         status, headers, body = response
         # A copy: some middleware appends to the list that it is handed.
         start = {"type": "http.response.start", "status": status, "headers": [*headers]}
@@ -267,11 +235,3 @@ def _active(cache: Cache) -> Iterator[None]:
         yield
     finally:
         active_cache.reset(token)
-
-
-async def _empty_request(unread: Iterator[bool]) -> Message:
-    """A request without a body, from a client that never leaves."""
-    if next(unread, False):
-        return {"type": "http.request", "body": b"", "more_body": False}
-    never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-    return await never

@@ -1,19 +1,9 @@
 import gzip
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from app.cache.payload import Response, decode, encode, why_not_stored
 from app.cache.policy import Policy
-from app.cache.response import (
-    Response,
-    accepts_gzip,
-    decode,
-    encode,
-    not_modified,
-    why_not_stored,
-    without_body,
-)
 
 POLICY = Policy(60)
 JSON = (b"content-type", b"application/json")
@@ -77,61 +67,3 @@ def test_what_may_not_be_stored_is_not(response: Response, reason: str | None) -
 
 def test_a_404_is_stored_when_the_policy_says_so() -> None:
     assert why_not_stored(Response(404, [], b""), Policy(60, expire_not_found=5)) is None
-
-
-ETAG = Response(200, [(b"etag", b'"a"'), (b"last-modified", b"Sat, 21 Nov 2026 10:00:00 GMT")], b"")
-
-
-@pytest.mark.parametrize(
-    ("if_none_match", "if_modified_since", "expected"),
-    [
-        (b'"a"', b"", True),
-        (b'W/"a"', b"", True),
-        (b"*", b"", True),
-        (b'"x", W/"y" , "a"', b"", True),
-        (b'"b"', b"", False),
-        (b"a", b"", False),
-        (b'"b"', b"Sat, 21 Nov 2026 10:00:00 GMT", False),
-        (b"", b"Sat, 21 Nov 2026 10:00:00 GMT", True),
-        (b"", b"Sat, 21 Nov 2026 09:59:59 GMT", False),
-        (b"", b"yesterday", False),
-        (b"", b"", False),
-    ],
-)
-def test_conditional_requests(
-    if_none_match: bytes, if_modified_since: bytes, expected: bool
-) -> None:
-    assert not_modified(ETAG, if_none_match, if_modified_since) is expected
-
-
-@given(st.binary(max_size=50), st.binary(max_size=50))
-def test_arbitrary_conditions_never_raise(if_none_match: bytes, if_modified_since: bytes) -> None:
-    assert not_modified(ETAG, if_none_match, if_modified_since) in (True, False)
-
-
-def test_a_304_repeats_what_rfc_9110_asks_for() -> None:
-    headers = [
-        JSON,
-        (b"etag", b'"a"'),
-        (b"cache-control", b"no-cache"),
-        (b"vary", b"x"),
-        (b"x", b"y"),
-    ]
-    assert without_body(Response(200, headers, b"body")) == Response(304, headers[1:4], b"")
-
-
-@pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        (b"gzip", True),
-        (b"br, gzip;q=0.5", True),
-        (b"*", True),
-        (b"identity", False),
-        (b"gzip;q=0", False),
-        (b"gzip;q=0, *", False),
-        (b"gzip;q=much", False),
-        (b"", False),
-    ],
-)
-def test_accept_encoding(header: bytes, expected: bool) -> None:
-    assert accepts_gzip(header) is expected

@@ -7,18 +7,13 @@ no header name or value can contain. HTTP semantics here are those of RFC 9110 a
 
 import re
 import struct
-from collections.abc import Iterable, Sequence
-from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from collections.abc import Sequence
 from gzip import compress
 from hashlib import blake2b
 from typing import NamedTuple
 
-from starlette.types import Message
-
+from app.cache.negotiation import Headers, tokens
 from app.cache.policy import Policy
-
-Headers = list[tuple[bytes, bytes]]
 
 # Below this, gzip saves less than a network packet.
 GZIP_MIN_BYTES = 1024
@@ -27,48 +22,17 @@ GZIP_LEVEL = 5
 _LAYOUT = struct.Struct(">HIII")
 _SENTINEL = b"\r\n"
 _COMPRESSIBLE = re.compile(rb"text/|application/([\w.+-]+\+)?(json|xml|javascript)")
-_ENTITY_TAG = re.compile(rb'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 # Made anew for each answer, or about this connection alone (RFC 9110 section 7.6.1).
 _NOT_STORED = {
     b"age", b"cache-control", b"cache-status", b"connection", b"content-length", b"date", b"etag",
     b"keep-alive", b"server", b"transfer-encoding", b"vary",
 }  # fmt: skip
-# RFC 9110 section 15.4.5, and what this cache says itself.
-_NOT_MODIFIED = {
-    b"age", b"cache-control", b"cache-status", b"content-location", b"etag", b"expires",
-    b"last-modified", b"vary",
-}  # fmt: skip
-
-
-class StreamingResponseError(RuntimeError):
-    """A cached endpoint answered in more than one part; only whole bodies can be cached."""
 
 
 class Response(NamedTuple):
     status: int
     headers: Headers
     body: bytes
-
-
-class Capture:
-    """An ASGI `send` that keeps the response. Raises StreamingResponseError on a second part."""
-
-    def __init__(self) -> None:
-        self._status, self._body = 0, b""
-        self._headers: Headers = []
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._status = message["status"]
-            self._headers = [(bytes(n).lower(), bytes(v)) for n, v in message["headers"]]
-        elif message["type"] == "http.response.body":
-            if message.get("more_body"):
-                raise StreamingResponseError
-            self._body = message.get("body", b"")
-
-    @property
-    def response(self) -> Response:
-        return Response(self._status, self._headers, self._body)
 
 
 def why_not_stored(response: Response, policy: Policy) -> str | None:
@@ -78,11 +42,11 @@ def why_not_stored(response: Response, policy: Policy) -> str | None:
     headers = response.headers
     if any(name == b"set-cookie" for name, _ in headers):
         return "set-cookie"
-    if {"no-store", "private"} & _tokens(headers, b"cache-control") and not policy.per_user:
+    if {"no-store", "private"} & tokens(headers, b"cache-control") and not policy.per_user:
         return "cache-control"
-    if "no-store" in _tokens(headers, b"cache-control"):
+    if "no-store" in tokens(headers, b"cache-control"):
         return "cache-control"
-    if _tokens(headers, b"vary") - set(policy.vary):
+    if tokens(headers, b"vary") - set(policy.vary):
         return "vary"
     if any(name == b"content-range" for name, _ in headers):
         return "partial"
@@ -132,45 +96,6 @@ def decode(payload: bytes, *, gzip: bool) -> Response:
     return Response(status, list(zip(lines, lines, strict=True)) if block else [], content)
 
 
-def not_modified(response: Response, if_none_match: bytes, if_modified_since: bytes) -> bool:
-    """RFC 9110 section 13.2.2: If-None-Match decides; If-Modified-Since counts only without it."""
-    given = dict(response.headers)
-    if if_none_match:
-        etag = given.get(b"etag", b"")
-        if if_none_match in (etag, b"*"):
-            return True
-        return etag.removeprefix(b"W/") in _ENTITY_TAG.findall(if_none_match)
-    modified = given.get(b"last-modified")
-    if not if_modified_since or modified is None:
-        return False
-    try:
-        since = parsedate_to_datetime(if_modified_since.decode("latin-1"))
-        return parsedate_to_datetime(modified.decode("latin-1")) <= since
-    except (ValueError, TypeError):
-        return False
-
-
-def without_body(response: Response) -> Response:
-    """The 304 for this response."""
-    return Response(304, [pair for pair in response.headers if pair[0] in _NOT_MODIFIED], b"")
-
-
-@lru_cache(maxsize=1024)
-def accepts_gzip(accept_encoding: bytes) -> bool:
-    """RFC 9110 section 12.5.3, for the one coding that is stored."""
-    if b"gzip" not in accept_encoding and b"*" not in accept_encoding:
-        return False
-    weights: dict[str, float] = {}
-    for item in accept_encoding.decode("latin-1").lower().split(","):
-        coding, _, parameters = item.partition(";")
-        weight = parameters.strip().removeprefix("q=")
-        try:
-            weights[coding.strip()] = float(weight) if parameters.strip() else 1.0
-        except ValueError:
-            weights[coding.strip()] = 0.0
-    return weights.get("gzip", weights.get("*", 0.0)) > 0
-
-
 def _gzip(response: Response) -> bytes:
     given = dict(response.headers)
     if len(response.body) < GZIP_MIN_BYTES or b"content-encoding" in given:
@@ -192,9 +117,3 @@ def _content_length(body: bytes) -> tuple[bytes, bytes]:
 
 def _block(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
     return _SENTINEL.join(part for pair in headers for part in pair)
-
-
-def _tokens(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> set[str]:
-    """The names in a comma-separated header, without their arguments, in lower case."""
-    values = b",".join(value for name, value in headers if name == wanted).decode("latin-1")
-    return {item.split("=")[0].strip().lower() for item in values.split(",")} - {""}
