@@ -3,8 +3,8 @@
 Per tag a backend holds a *generation*, a random token, and *holders*, writers in progress with a
 deadline each. An entry is valid while every generation recorded in it is the current one.
 Generations of several tags travel as one `bytes`, joined in the order of the tags; None stands for
-"not all of them exist", and None never matches. docs/consistency.md has the protocol and its
-proof.
+"not all of them exist", and None never matches. Every entry has at least one tag: what had none
+could not be invalidated. docs/consistency.md has the protocol and its proof.
 """
 
 from collections.abc import Awaitable, Sequence

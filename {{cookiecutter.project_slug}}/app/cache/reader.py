@@ -74,7 +74,7 @@ class Reader:
         for (entry, *generations), read in self._sent.items():
             if read.local:
                 self._connection.track(self._tracked)
-            read.copy = self._local.copy(entry) if generations else None
+            read.copy = self._local.copy(entry)
             if read.copy is None:
                 wanted[entry] = None
             wanted.update(dict.fromkeys(generations))

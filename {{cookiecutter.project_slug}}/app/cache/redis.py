@@ -130,8 +130,6 @@ class RedisBackend:
     async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
         lock, lock_life = self._lock_key(key, tags), _ms(LOCK_SECONDS)
         commands: list[Command] = []
-        if not tags:
-            commands.append(("SET", lock, token, "NX", "PX", lock_life))
         for number, tag in enumerate(tags):
             keys = [*self._tag_keys(tag), *([lock] if number == 0 else [])]
             generation = secrets.token_bytes(GENERATION_BYTES)
@@ -140,8 +138,6 @@ class RedisBackend:
         commands.append(("MGET", self._entry_key(key)))  # unlike GET, no error for another type
         *answers, (raw,) = await self._call("begin", *commands)
         entry = Entry.decode(raw) if raw is not None else None
-        if not tags:
-            return Begun(b"", bool(answers[0]), entry)
         generations = [generation for generation, _ in answers]
         joined = None if None in generations else b"".join(generations)
         return Begun(joined, bool(answers[0][1]), entry)
@@ -241,7 +237,7 @@ class RedisBackend:
 
     def _lock_key(self, key: str, tags: Sequence[str]) -> str:
         # Beside the keys of the first tag: a script touches the keys of one tag only.
-        return f"{self._tag_key('l', tags[0])}:{key}" if tags else f"{self._name}:l:{key}"
+        return f"{self._tag_key('l', tags[0])}:{key}"
 
     def _tag_key(self, kind: str, tag: str) -> str:
         # In braces: Redis Cluster keeps the keys of one tag together.

@@ -44,7 +44,8 @@ MAX_ADDRESSES = 4096
 class CachedRoute:
     """A route whose GET is cached, ready for lookups."""
 
-    name: str
+    tag: str
+    """`GET /planets/{name}`: all entries of this path, wherever it is mounted, in all builds."""
     policy: Policy
     prefix: str
     pattern: re.Pattern[str]
@@ -66,7 +67,9 @@ class CachedRoute:
         }
         values.update((name, given[-1]) for name, given in query)
         match = self.pattern.match(path)
-        return key, self.policy.tag_names(values | (match.groupdict() if match else {}))
+        # Last, as a lock is void when the first tag is invalidated: that is to be one of writes.
+        tags = self.policy.tag_names(values | (match.groupdict() if match else {}))
+        return key, (*tags, self.tag)
 
 
 class RouteTable:
@@ -129,7 +132,7 @@ def _cached_route(context: Any, pattern: re.Pattern[str]) -> CachedRoute | None:
     if problems:
         raise PolicyError(f"cannot cache {where}: " + "; ".join(problems))
     return CachedRoute(
-        name=context.path_format,
+        tag=f"GET {context.path_format}",
         policy=policy,
         prefix=_prefix(context),
         pattern=pattern,

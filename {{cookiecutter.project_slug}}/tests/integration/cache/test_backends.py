@@ -37,7 +37,6 @@ async def begin(backend: Backend, token: str = "reader") -> bytes | None:
 
 async def test_nothing_is_there_at_first(backend: Backend) -> None:
     assert await backend.read(KEY, TAGS) == (None, None)
-    assert await backend.read(KEY, []) == (None, b"")
 
 
 async def test_begin_makes_generations_and_keeps_them(backend: Backend) -> None:
@@ -50,15 +49,15 @@ async def test_begin_makes_generations_and_keeps_them(backend: Backend) -> None:
 
 async def test_an_entry_is_read_with_its_generations(backend: Backend) -> None:
     generations = await begin(backend)
-    await backend.store(KEY, [], ENTRY, 60)
+    await backend.store(KEY, TAGS, ENTRY, 60)
     assert await backend.read(KEY, TAGS) == (ENTRY, generations)
     assert await backend.read("other", TAGS) == (None, generations)
 
 
 async def test_an_entry_expires(backend: Backend) -> None:
-    await backend.store(KEY, [], ENTRY, 0.01)
+    await backend.store(KEY, TAGS, ENTRY, 0.01)
     await asyncio.sleep(0.02)
-    assert await backend.read(KEY, []) == (None, b"")
+    assert (await backend.read(KEY, TAGS)).entry is None
 
 
 async def test_a_hold_ends_the_generations_and_prevents_new_ones(backend: Backend) -> None:
@@ -114,15 +113,6 @@ async def test_one_at_a_time_has_the_lock(backend: Backend) -> None:
     assert (await backend.begin(KEY, TAGS, "two"))[1]
 
 
-async def test_without_tags_one_at_a_time_has_the_lock(backend: Backend) -> None:
-    assert await backend.begin(KEY, [], "one") == (b"", True, None)
-    assert await backend.begin(KEY, [], "two") == (b"", False, None)
-    await backend.extend(KEY, [], "one")
-    await backend.unlock(KEY, [], "one")
-    await backend.store(KEY, [], ENTRY, 60)
-    assert await backend.begin(KEY, [], "two") == (b"", True, ENTRY)
-
-
 async def test_a_lock_from_before_an_invalidation_holds_nobody_up(backend: Backend) -> None:
     assert (await backend.begin(KEY, TAGS, "slow"))[1]
     await backend.release(TAGS, "", changed=True)
@@ -151,7 +141,7 @@ async def test_a_flushed_server_is_empty_and_works(
     redis_backend: RedisBackend, server: redis.asyncio.Redis
 ) -> None:
     await begin(redis_backend)
-    await redis_backend.store(KEY, [], ENTRY, 60)
+    await redis_backend.store(KEY, TAGS, ENTRY, 60)
     await server.flushall()
     assert await redis_backend.read(KEY, TAGS) == (None, None)
     assert await begin(redis_backend, "another") is not None
@@ -172,7 +162,7 @@ async def test_keys_of_a_wrong_type_are_missing(
 
 async def test_everything_expires(redis_backend: RedisBackend, server: redis.asyncio.Redis) -> None:
     await begin(redis_backend)
-    await redis_backend.store(KEY, [], ENTRY, 60)
+    await redis_backend.store(KEY, TAGS, ENTRY, 60)
     await redis_backend.hold(["held"], "writer")
     keys = await server.keys("*")
     assert len(keys) == 5  # entry, two generations, lock, holders
@@ -204,7 +194,7 @@ async def test_an_answer_that_cannot_be_used_fails_its_reads_and_no_later_ones(
     def raising(_: bytes) -> Entry:
         raise ValueError
 
-    await redis_backend.store(KEY, [], ENTRY, 60)
+    await redis_backend.store(KEY, TAGS, ENTRY, 60)
     with monkeypatch.context() as broken:
         broken.setattr(Entry, "decode", raising)
         async with asyncio.timeout(5):

@@ -52,12 +52,10 @@ class Process:
         self.backend, self.origin = backend, origin
         self.cache = Cache(backend)
 
-    async def read(
-        self, page: str = PAGE, *, local: float = LOCAL_SECONDS, tag: str | None = TAG
-    ) -> int:
+    async def read(self, page: str = PAGE, *, local: float = LOCAL_SECONDS, tag: str = TAG) -> int:
         """The version that a client is shown."""
         policy = Policy(expire=3600, local=local)
-        miss = Miss(page, [tag] if tag else [], policy, self.origin.compute)
+        miss = Miss(page, [tag], policy, self.origin.compute)
         return int(await self.cache.fetch(miss))
 
     async def write(self) -> None:
@@ -80,9 +78,7 @@ class Process:
 class Sent(list[tuple[str | int, ...]]):
     """The commands that were sent to Redis, by whichever cache."""
 
-    async def until_nothing_for(
-        self, process: Process, page: str = PAGE, **kwargs: str | None
-    ) -> int:
+    async def until_nothing_for(self, process: Process, page: str = PAGE, **kwargs: str) -> int:
         """Until a read is a local hit; gives what it was shown."""
         async with asyncio.timeout(DEADLINE_SECONDS):
             while True:
@@ -269,15 +265,15 @@ async def test_an_answer_from_before_an_own_write_is_not_used_after_it(
 
 
 @pytest.mark.usefixtures("lasting_proof")
-async def test_a_flush_ends_local_hits_of_entries_with_tags_and_without(
+async def test_a_flush_ends_local_hits_of_all_tags(
     a: Process, server: redis.asyncio.Redis, sent: Sent
 ) -> None:
     await sent.until_nothing_for(a)
-    await sent.until_nothing_for(a, "untagged", tag=None)
+    await sent.until_nothing_for(a, "other", tag="other")
     a.origin.version = 2
     await server.flushall()
     await a.until_shown(2)
-    assert await a.read("untagged", tag=None) == 2
+    assert await a.read("other", tag="other") == 2
 
 
 @pytest.mark.usefixtures("lasting_proof")
@@ -386,15 +382,6 @@ async def test_of_an_entry_that_is_here_redis_is_asked_for_the_generations(
     sent.clear()
     assert await a.backend.read(PAGE, [TAG]) == (stored, stored.generations)
     assert sent == [("MGET", "test:g:{pages}")]
-
-
-async def test_without_tags_nothing_else_tells_and_redis_is_asked_for_the_entry(
-    a: Process, stored: Entry
-) -> None:
-    for payload in (b"1", b"2"):
-        entry = replace(stored, generations=b"", payload=payload)
-        await a.backend.store("untagged", [], entry, 600)
-        assert await a.backend.read("untagged", []) == (entry, b"")
 
 
 async def test_a_big_body_crosses_the_network_once(

@@ -215,6 +215,57 @@ async def test_one_router_under_two_prefixes_has_two_entries(memory: Cache) -> N
     assert [status(answer) for answer in answers] == ["fwd=uri-miss"] * 2 + ["hit"] * 2
 
 
+def numbered_app() -> FastAPI:
+    """Routes that name no tags: what each answers shows how often it was asked."""
+    app = FastAPI()
+
+    @app.get("/moons/{name}")
+    @cache(60, public=True)
+    async def moon(name: str) -> int:
+        calls[name] += 1
+        return calls[name]
+
+    @app.get("/comets")
+    @cache(60, public=True)
+    async def comets() -> int:
+        calls["comets"] += 1
+        return calls["comets"]
+
+    return app
+
+
+async def test_clear_reaches_routes_that_name_no_tags(memory: Cache) -> None:
+    async with serving(numbered_app(), memory) as client:
+        before = [(await client.get("/moons/Io")).json() for _ in range(2)]
+        await memory.clear()
+        after = [(await client.get("/moons/Io")).json() for _ in range(2)]
+    assert (before, after) == ([1, 1], [2, 2])
+
+
+async def test_a_route_is_purged_by_its_method_and_path(memory: Cache) -> None:
+    pages = ["/moons/Io", "/moons/Titan", "/comets"]
+    async with serving(numbered_app(), memory) as client:
+        for page in pages:
+            await client.get(page)
+        await memory.invalidate("GET /moons/{name}")
+        answers = [status(await client.get(page)) for page in pages]
+    assert answers == ["fwd=uri-miss", "fwd=uri-miss", "hit"]
+
+
+async def test_a_mounted_application_is_purged_wherever_it_is_mounted(memory: Cache) -> None:
+    app, mounted = FastAPI(), numbered_app()
+    mounted.add_middleware(CacheMiddleware)
+    pages = ["/one/comets", "/two/comets"]
+    for mount in ("/one", "/two"):
+        app.mount(mount, mounted)
+    async with serving(app, memory) as client:
+        first = [status(await client.get(page)) for page in pages]
+        assert first == ["fwd=uri-miss"] * 2
+        assert [status(await client.get(page)) for page in pages] == ["hit"] * 2
+        await memory.invalidate("GET /comets")
+        assert [status(await client.get(page)) for page in pages] == ["fwd=uri-miss"] * 2
+
+
 async def test_a_route_declared_earlier_wins_as_in_the_router(memory: Cache) -> None:
     app = FastAPI()
 

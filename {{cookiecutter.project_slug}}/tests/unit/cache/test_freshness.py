@@ -68,9 +68,9 @@ async def test_entries_stored_together_do_not_expire_together(clock: Clock) -> N
     backend = InMemoryBackend(clock=clock)
     cache = Cache(backend, clock=clock, rng=random.Random(1))
     for number in range(20):
-        await cache.fetch(Miss(str(number), [], Policy(100), Origin().compute))
+        await cache.fetch(Miss(str(number), ["tag"], Policy(100), Origin().compute))
     clock.now += 95
-    states = [(await cache.store.lookup(str(number), [])).state for number in range(20)]
+    states = [(await cache.store.lookup(str(number), ["tag"])).state for number in range(20)]
     assert {"fresh"} < set(states)
 
 
@@ -138,7 +138,7 @@ async def test_a_clock_that_jumps_makes_no_immortal_entry(jump: int) -> None:
 async def test_the_cache_is_bounded_in_entries_and_bytes() -> None:
     backend = InMemoryBackend(max_entries=100, max_bytes=10_000)
     for number in range(1000):
-        await backend.store(str(number), [], entry(b"x" * (number % 300)), 60)
+        await backend.store(str(number), ["tag"], entry(b"x" * (number % 300)), 60)
     assert len(backend.entries) <= 100
     assert backend.entries.bytes <= 10_000
     assert backend.entries.bytes == sum(
@@ -151,15 +151,15 @@ async def test_the_cache_is_bounded_in_entries_and_bytes() -> None:
 async def test_a_scan_does_not_push_out_what_is_read_all_the_time() -> None:
     backend, popular = InMemoryBackend(max_entries=100), entry(b"popular")
     for key in ("a", "b", "c"):
-        await backend.store(key, [], popular, 60)
+        await backend.store(key, ["tag"], popular, 60)
     for number in range(1000):
-        await backend.store(str(number), [], entry(b"once"), 60)
+        await backend.store(str(number), ["tag"], entry(b"once"), 60)
         for key in ("a", "b", "c"):
-            await backend.read(key, [])
-    assert [(await backend.read(key, [])).entry for key in ("a", "b", "c")] == [popular] * 3
+            await backend.read(key, ["tag"])
+    assert [(await backend.read(key, ["tag"])).entry for key in ("a", "b", "c")] == [popular] * 3
 
 
 async def test_two_memory_backends_share_nothing() -> None:
     one, other = InMemoryBackend(), InMemoryBackend()
-    await one.store("key", [], entry(b"value"), 60)
-    assert await other.read("key", []) == (None, b"")
+    await one.store("key", ["tag"], entry(b"value"), 60)
+    assert await other.read("key", ["tag"]) == (None, None)

@@ -9,7 +9,6 @@ from app.cache.local import PROOF_SECONDS, LocalTier
 LOCAL_SECONDS, EXPIRE_SECONDS = 10, 60
 NAMES = ("s:e:key", "s:g:{countries}", "s:g:{country:FR}")
 OTHER = ("s:e:other", "s:g:{currencies}")
-UNTAGGED = ("s:e:untagged",)
 
 
 class Clock:
@@ -55,12 +54,9 @@ def tier() -> Tier:
     return tier
 
 
-@pytest.mark.parametrize("names", [NAMES, UNTAGGED])
-def test_what_redis_has_just_said_is_said_again_without_it(
-    tier: Tier, names: tuple[str, ...]
-) -> None:
-    found = tier.settle(names)
-    assert tier.get(names) is found
+def test_what_redis_has_just_said_is_said_again_without_it(tier: Tier) -> None:
+    found = tier.settle()
+    assert tier.get(NAMES) is found
 
 
 def test_a_copy_alone_is_no_hit(tier: Tier) -> None:
@@ -145,20 +141,17 @@ def test_a_new_generation_does_not_revive_what_was_made_under_the_old_one(tier: 
     assert tier.get(NAMES) is new
 
 
-@pytest.mark.parametrize("names", [NAMES, UNTAGGED])
-def test_after_a_loss_of_news_each_entry_has_to_be_asked_for(
-    tier: Tier, names: tuple[str, ...]
-) -> None:
-    found = tier.settle(names)
+def test_after_a_loss_of_news_each_entry_has_to_be_asked_for(tier: Tier) -> None:
+    found = tier.settle()
     tier.forget_all()
-    assert tier.get(names) is None
+    assert tier.get(NAMES) is None
     tier.prove(tier.life.now)
     tier.settle(OTHER)
-    assert tier.get(names) is None, "Redis has answered, about something else"
-    tier.allow(names, found, LOCAL_SECONDS)
-    assert tier.get(names) is None, "there is no copy of it"
-    again = tier.settle(names)
-    assert tier.get(names) is again
+    assert tier.get(NAMES) is None, "Redis has answered, about something else"
+    tier.allow(NAMES, found, LOCAL_SECONDS)
+    assert tier.get(NAMES) is None, "there is no copy of it"
+    again = tier.settle()
+    assert tier.get(NAMES) is again
 
 
 def test_a_copy_is_used_while_it_is_fresh(tier: Tier) -> None:

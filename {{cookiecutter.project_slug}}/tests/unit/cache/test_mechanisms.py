@@ -173,7 +173,7 @@ async def test_what_is_too_large_is_served_and_not_stored() -> None:
 
     backend = NoLimit()
     memory = Cache(backend)
-    payload = await memory.fetch(Miss("key", [], Policy(60), compute))
+    payload = await memory.fetch(Miss("key", ["tag"], Policy(60), compute))
     await memory.aclose()
     assert (len(payload), backend.stored) == (MAX_PAYLOAD_BYTES + 1, 0)
 
