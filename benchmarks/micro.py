@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from statistics import median
 LOOP = Path(__file__).with_name("micro_loop.py")
 # The routes that only benchmarks need; an old version may not have them.
 ROUTES = Path("benchmarks/app.py")
+API_TOKEN = secrets.token_urlsafe(32)
 
 Microseconds = dict[str, float]
 
@@ -45,7 +47,11 @@ def measure(folder: Path, *, database: int) -> Microseconds:
     done = subprocess.run(
         [sys.executable, str(LOOP), str(ROUTES.resolve())],
         cwd=folder,
-        env=os.environ | {"CACHE_URL": f"{os.environ['CACHE_URL'].rpartition('/')[0]}/{database}"},
+        env=os.environ
+        | {
+            "API_TOKEN": API_TOKEN,
+            "CACHE_URL": f"{os.environ['CACHE_URL'].rpartition('/')[0]}/{database}",
+        },
         stdout=subprocess.PIPE,
         text=True,
     )
