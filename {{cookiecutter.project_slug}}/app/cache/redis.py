@@ -1,8 +1,7 @@
 """The cache in Redis or Valkey: `redis://`, `rediss://`.
 
 A call is bounded by a short timeout and is not repeated: with redis-py as it is one request can
-wait a minute for a silent server. A script touches the keys of one tag only. Lookups are in
-reader.py.
+wait a minute for a silent server. Lookups are in reader.py.
 """
 
 import re
@@ -17,6 +16,7 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from app.cache import scripts
 from app.cache.backend import (
     GENERATION_SECONDS,
     HOLD_SECONDS,
@@ -32,58 +32,6 @@ from app.cache.entry import GENERATION_BYTES, Entry
 from app.cache.local import LocalTier
 from app.cache.metrics import Recorder
 from app.cache.reader import Reader
-
-# KEYS: generation, holders and, for the first tag of an entry, its lock. ARGV: new generation, its
-# life in ms, lock token, life of the lock in ms. Gives the generation, and 1 if the lock was taken.
-# The server's clock alone decides which holders are alive. A lock names the generation it was taken
-# under: one that is left over from before an invalidation holds nobody up.
-_BEGIN = """
-local generation = redis.call('GET', KEYS[1])
-if not generation then
-    local now = redis.call('TIME')
-    now = now[1] * 1000 + math.floor(now[2] / 1000)
-    if redis.call('ZCOUNT', KEYS[2], now, '+inf') > 0 then return {false, 0} end
-    generation = ARGV[1]
-    redis.call('SET', KEYS[1], generation, 'PX', ARGV[2])
-elseif redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then
-    redis.call('PEXPIRE', KEYS[1], ARGV[2])
-end
-if not KEYS[3] then return {generation, 0} end
-local lock = redis.call('GET', KEYS[3])
-if lock and lock ~= generation .. ARGV[3] and string.sub(lock, 1, #generation) == generation then
-    return {generation, 0}
-end
-redis.call('SET', KEYS[3], generation .. ARGV[3], 'PX', ARGV[4])
-return {generation, 1}
-"""
-# KEYS: generation, holders. ARGV: writer, life of the hold in ms.
-_HOLD = """
-local now = redis.call('TIME')
-now = now[1] * 1000 + math.floor(now[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
-redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
-redis.call('PEXPIRE', KEYS[2], 2 * ARGV[2])
-redis.call('DEL', KEYS[1])
-"""
-# KEYS: generation, holders. ARGV: writer, '1' when something was committed.
-_RELEASE = """
-redis.call('ZREM', KEYS[2], ARGV[1])
-if ARGV[2] == '1' then redis.call('DEL', KEYS[1]) end
-"""
-# KEYS: generation. ARGV: life in ms that it needs. It gets twice that, so that it is seldom
-# touched: all local tiers are told of it.
-_KEEP = """
-if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then
-    redis.call('PEXPIRE', KEYS[1], 2 * ARGV[1])
-end
-"""
-# KEYS: lock. ARGV: token, life in ms; a life of 0 gives the lock up.
-_RELOCK = """
-local lock = redis.call('GET', KEYS[1])
-if not lock or string.sub(lock, -#ARGV[1]) ~= ARGV[1] then return 0 end
-if ARGV[2] == '0' then return redis.call('DEL', KEYS[1]) end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-"""
 
 
 class RedisBackend:
@@ -134,7 +82,7 @@ class RedisBackend:
             keys = [*self._tag_keys(tag), *([lock] if number == 0 else [])]
             generation = secrets.token_bytes(GENERATION_BYTES)
             life = _ms(GENERATION_SECONDS)
-            commands.append(_eval(_BEGIN, keys, generation, life, token, lock_life))
+            commands.append(_eval(scripts.BEGIN, keys, generation, life, token, lock_life))
         commands.append(("MGET", self._entry_key(key)))  # unlike GET, no error for another type
         *answers, (raw,) = await self._call("begin", *commands)
         entry = Entry.decode(raw) if raw is not None else None
@@ -149,8 +97,8 @@ class RedisBackend:
         await self._call(
             "store",
             ("SET", self._entry_key(key), entry.encode(), "PX", life),
-            *[_eval(_KEEP, [self._tag_key("g", tag)], life) for tag in tags],
-            *([_eval(_RELOCK, [self._lock_key(key, tags)], token, 0)] if token else []),
+            *[_eval(scripts.KEEP, [self._tag_key("g", tag)], life) for tag in tags],
+            *([_eval(scripts.RELOCK, [self._lock_key(key, tags)], token, 0)] if token else []),
         )
 
     async def extend(self, key: str, tags: Sequence[str], token: str) -> None:
@@ -160,13 +108,13 @@ class RedisBackend:
         await self._relock(self._lock_key(key, tags), token, 0)
 
     async def _relock(self, lock: str, token: str, life: int) -> None:
-        await self._call("lock", _eval(_RELOCK, [lock], token, life))
+        await self._call("lock", _eval(scripts.RELOCK, [lock], token, life))
 
     async def hold(self, tags: Sequence[str], writer: str) -> None:
-        await self._each_tag("hold", _HOLD, tags, writer, _ms(HOLD_SECONDS))
+        await self._each_tag("hold", scripts.HOLD, tags, writer, _ms(HOLD_SECONDS))
 
     async def release(self, tags: Sequence[str], writer: str, *, changed: bool) -> None:
-        await self._each_tag("release", _RELEASE, tags, writer, int(changed))
+        await self._each_tag("release", scripts.RELEASE, tags, writer, int(changed))
 
     async def _each_tag(
         self, operation: str, script: str, tags: Sequence[str], *arguments: str | int
