@@ -16,8 +16,9 @@ from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTran
 from sqlalchemy.util import await_only
 
 from app.cache.backend import CacheUnavailable
-from app.cache.core import Cache, Hold
+from app.cache.core import Cache
 from app.cache.policy import Tag
+from app.cache.writes import Hold
 
 _TAGS, _HOLD = "cache_tags", "cache_hold"
 
@@ -75,7 +76,7 @@ class _Hooks:
             return
         session.flush()  # before_commit comes before the flush that COMMIT would do
         if tags := _collected(session):
-            hold = session.info[_HOLD] = await_only(self._cache.hold(sorted(tags)))
+            hold = session.info[_HOLD] = await_only(self._cache.writes.hold(sorted(tags)))
             if self._strict and not hold.told:
                 raise CacheUnavailable("the cache cannot be told of this write")
 
@@ -94,7 +95,7 @@ class _Hooks:
         hold: Hold | None = session.info.pop(_HOLD, None)
         if hold is not None:
             try:
-                await_only(self._cache.release(hold, changed=changed))
+                await_only(self._cache.writes.release(hold, changed=changed))
             except Exception:
                 log.exception("invalidation failed after COMMIT: %s", ", ".join(hold.tags))
 

@@ -1,22 +1,18 @@
 """The cache as the application holds it: opened in the lifespan, closed with it.
 
-`fetch` is the path of every miss and of cached functions; `hold` and `release` are the write path,
-driven by the commits of SQLAlchemy sessions (`app.cache.commit`) or by `invalidate`.
+`fetch` is the path of every miss and of cached functions; `writes` is the path of every write.
 """
 
 import asyncio
-import logging
 import random
-import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
-from app.cache.backend import REQUEST_BUDGET_SECONDS, Backend, CacheUnavailable
+from app.cache.backend import Backend, CacheUnavailable
 from app.cache.entry import Entry
 from app.cache.flight import Flights, Miss
 from app.cache.function import active_cache
@@ -25,31 +21,16 @@ from app.cache.metrics import Counters, Recorder
 from app.cache.redis import RedisBackend
 from app.cache.routes import RouteTable
 from app.cache.store import Computed, Lookup, Store
+from app.cache.writes import Writes
 
 # After a result that nobody may share, requests do not queue behind each other for so long.
 HIT_FOR_MISS_SECONDS = 1.0
 MAX_HITS_FOR_MISS = 10_000
-RETRY_SECONDS = 0.2
-# More invalidations than this are not worth telling apart: everything is invalidated instead.
-MAX_OWED_TAGS = 10_000
 DRAIN_SECONDS = 5.0
-
-log = logging.getLogger("app.cache")
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """A writer in progress: what it changes, and what it has spent of its request's budget."""
-
-    tags: tuple[str, ...]
-    writer: str
-    spent: float = 0.0
-    told: bool = False
-    """Whether the cache knows of it, so that readers are held off."""
 
 
 class Cache:
-    """One backend, the flights of this process, and the invalidations it still owes."""
+    """One backend, and the flights and the writes of this process."""
 
     def __init__(
         self,
@@ -66,9 +47,8 @@ class Cache:
         self.recorder: Recorder = recorder or Counters()
         rng = rng or random.Random()
         self.store = Store(backend, self.recorder, clock=clock, rng=rng)
+        self.writes = Writes(backend, self.recorder)
         self.flights = Flights(self.store, self.recorder, rng=rng)
-        self._owed: dict[str, str] = {}  # tag: writer
-        self._retry: asyncio.Task[None] | None = None
         self._tables: dict[FastAPI, RouteTable] = {}
         self._hits_for_miss: dict[str, float] = {}
 
@@ -133,66 +113,20 @@ class Cache:
 
     async def invalidate(self, *tags: str) -> None:
         """Makes every entry with one of these tags a miss. Call it after the data has changed."""
-        await self.release(Hold(tags, secrets.token_hex(8)), changed=True)
+        await self.writes.invalidate(*tags)
 
     async def clear(self) -> None:
         """Makes every entry a miss. Raises CacheUnavailable."""
         await self.backend.clear()
 
-    async def hold(self, tags: Sequence[str]) -> Hold:
-        """Before COMMIT: until the release, nobody finds or stores an entry with these tags.
-
-        Never raises: see `Hold.told`.
-        """
-        writer, started, told = secrets.token_hex(8), time.monotonic(), True
-        try:
-            await self.backend.hold(tags, writer)
-        except CacheUnavailable:
-            told = False
-        return Hold(tuple(tags), writer, time.monotonic() - started, told)
-
-    async def release(self, hold: Hold, *, changed: bool) -> None:
-        """After COMMIT or rollback. Never raises: what cannot be done now is retried until done."""
-        try:
-            async with asyncio.timeout(REQUEST_BUDGET_SECONDS - hold.spent):
-                await self.backend.release(hold.tags, hold.writer, changed=changed)
-        except (CacheUnavailable, TimeoutError):
-            if changed:
-                self._owe(hold)
-
     @property
     def pending(self) -> int:
         """The number of tags whose invalidation the cache has not taken yet."""
-        return len(self._owed)
-
-    def _owe(self, hold: Hold) -> None:
-        self.recorder.count("pending_invalidation", "queued", len(hold.tags))
-        log.warning("the cache did not take an invalidation, retrying: %s", ", ".join(hold.tags))
-        self._owed.update(dict.fromkeys(hold.tags, hold.writer))
-        if self._retry is None:
-            self._retry = asyncio.create_task(self._retry_owed())
-
-    async def _retry_owed(self) -> None:
-        while self._owed:
-            await asyncio.sleep(RETRY_SECONDS)
-            with suppress(CacheUnavailable):
-                if len(self._owed) > MAX_OWED_TAGS:
-                    await self.backend.clear()
-                    self.recorder.count("pending_invalidation", "done", len(self._owed))
-                    self._owed.clear()
-                for tag, writer in tuple(self._owed.items()):
-                    await self.backend.release([tag], writer, changed=True)
-                    self.recorder.count("pending_invalidation", "done")
-                    if self._owed.get(tag) == writer:
-                        del self._owed[tag]
-        self._retry = None
+        return self.writes.pending
 
     async def aclose(self) -> None:
         await self.flights.drain(DRAIN_SECONDS)
-        if self._retry is not None:
-            self._retry.cancel()
-            await asyncio.wait([self._retry])
-            log.error("closing before the cache took %d invalidations", self.pending)
+        await self.writes.aclose()
         await self.backend.aclose()
 
 

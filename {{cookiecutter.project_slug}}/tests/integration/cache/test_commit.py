@@ -193,13 +193,13 @@ async def test_a_failed_commit_releases_what_it_held(world: World) -> None:
 
 async def test_readers_are_held_off_between_hold_and_release(world: World) -> None:
     seen: list[bytes | None] = []
-    release = world.cache.release
+    release = world.cache.writes.release
 
     async def look_then_release(*args: object, **kwargs: object) -> None:
         seen.append((await world.cache.backend.begin("k", ["planets"], "reader"))[0])
         await release(*args, **kwargs)  # type: ignore[arg-type]
 
-    world.cache.release = look_then_release  # type: ignore[method-assign]
+    world.cache.writes.release = look_then_release  # type: ignore[method-assign]
     async with world.sessions.begin() as session:
         (await session.get_one(Planet, "Mars")).colour = "rust"
     assert seen == [None]
@@ -239,7 +239,7 @@ async def test_an_invalidation_costs_the_same_with_10_and_with_10000_pages(
                     pipeline.set(f"test:e:{page}", entry)
                 await pipeline.execute()
             await server.config_resetstat()
-            await cache.release(await cache.hold(["pages"]), changed=True)
+            await cache.writes.release(await cache.writes.hold(["pages"]), changed=True)
             stats: dict[str, dict[str, int]] = await server.info("commandstats")
             costs.append({name: values["calls"] for name, values in stats.items()})
         assert costs[0] == costs[1]
@@ -275,13 +275,13 @@ async def test_a_redis_that_dies_after_commit_fails_nothing(
     async with open_cache(own_redis.url, name="test") as cache:
         sessions = async_sessionmaker(world.engine, expire_on_commit=False)
         invalidate_on_commit(sessions, cache)
-        release = cache.release
+        release = cache.writes.release
 
         async def stop_then_release(*args: Any, **kwargs: Any) -> None:
             own_redis.stop()
             await release(*args, **kwargs)
 
-        cache.release = stop_then_release  # type: ignore[method-assign]
+        cache.writes.release = stop_then_release  # type: ignore[method-assign]
         async with sessions() as session:
             session.add(Planet(name="Pluto", colour="grey"))
             await session.commit()
@@ -296,7 +296,7 @@ async def test_a_redis_that_dies_after_commit_fails_nothing(
 async def test_so_many_owed_invalidations_become_one(
     cache_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.cache.core.MAX_OWED_TAGS", 3)
+    monkeypatch.setattr("app.cache.writes.MAX_OWED_TAGS", 3)
     async with fault_proxy(cache_url) as (proxy, url), open_cache(url, name="test") as cache:
         generations = (await cache.backend.begin("key", ["other"], "reader")).generations
         await proxy.become("refuse")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.cache import Cache
+from app.cache.writes import Writes
 from app.countries import repository
 from app.settings import Settings
 from tests.clients import AUTHORIZED, Client, serving
@@ -92,14 +92,14 @@ async def test_a_read_after_a_write_does_not_get_what_an_earlier_read_is_still_c
 async def test_readers_go_to_the_database_while_a_writer_is_between_commit_and_release(
     client: Client, other: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before_release, release = Gate(), Cache.release
+    before_release, release = Gate(), Writes.release
 
-    async def stopped(self: Cache, *args: Any, **kwargs: Any) -> None:
+    async def stopped(self: Writes, *args: Any, **kwargs: Any) -> None:
         await before_release.pass_through()
         await release(self, *args, **kwargs)
 
     assert await name(other) == "Austria"
-    monkeypatch.setattr(Cache, "release", stopped)
+    monkeypatch.setattr(Writes, "release", stopped)
     before_release.close()
     writing = asyncio.create_task(rename(client, "Aust"))
     await before_release.reached.wait()

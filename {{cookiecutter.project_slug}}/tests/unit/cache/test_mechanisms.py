@@ -117,7 +117,7 @@ async def test_closing_waits_for_flights_and_for_what_they_store() -> None:
 
 async def test_without_generations_the_origin_sees_one_query_at_a_time() -> None:
     memory, origin = Cache(InMemoryBackend()), Origin()
-    await memory.hold(["tag"])
+    await memory.writes.hold(["tag"])
     first = asyncio.create_task(read(memory, origin))
     await origin.entered.wait()
     later = [asyncio.create_task(read(memory, origin)) for _ in range(5)]
@@ -256,7 +256,7 @@ class Sluggish(InMemoryBackend):
 async def test_all_calls_of_a_request_share_one_budget(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("core", "store"):
+    for module in ("writes", "store"):
         monkeypatch.setattr(f"app.cache.{module}.REQUEST_BUDGET_SECONDS", BUDGET)
     memory, origin = Cache(Sluggish()), Origin()
     origin.gate.set()
@@ -264,7 +264,7 @@ async def test_all_calls_of_a_request_share_one_budget(
     if kind == "read":
         assert await read(memory, origin) == b"value"
     else:
-        await memory.release(await memory.hold(["tag"]), changed=True)
+        await memory.writes.release(await memory.writes.hold(["tag"]), changed=True)
     assert LATE < time.monotonic() - started < LATE + BUDGET - 0.1
     if kind == "write":
         assert memory.pending

@@ -44,9 +44,9 @@ async def read(cache: Cache, origin: Origin) -> bytes:
 
 
 async def write(cache: Cache, origin: Origin, value: int) -> None:
-    hold = await cache.hold(["tag"])
+    hold = await cache.writes.hold(["tag"])
     origin.value = value
-    await cache.release(hold, changed=True)
+    await cache.writes.release(hold, changed=True)
 
 
 async def test_a_slow_reader_cannot_store_what_it_read_before_a_write(cache: Cache) -> None:
@@ -79,7 +79,7 @@ async def test_a_read_after_a_write_does_not_join_a_computation_from_before_it(
 
 async def test_nothing_begun_is_joined_while_a_writer_holds_the_tag(cache: Cache) -> None:
     origin = Origin()
-    await cache.hold(["tag"])
+    await cache.writes.hold(["tag"])
     origin.stop_readers()
     before = asyncio.create_task(read(cache, origin))
     await origin.has_read.wait()
@@ -94,7 +94,7 @@ async def test_nothing_begun_is_joined_while_a_writer_holds_the_tag(cache: Cache
 
 async def test_what_is_read_while_a_writer_holds_the_tag_is_not_stored(cache: Cache) -> None:
     origin = Origin()
-    await cache.hold(["tag"])
+    await cache.writes.hold(["tag"])
     await read(cache, origin)
     await read(cache, origin)
     assert origin.reads == 2
@@ -102,8 +102,8 @@ async def test_what_is_read_while_a_writer_holds_the_tag_is_not_stored(cache: Ca
 
 async def test_one_of_two_writers_does_not_release_for_the_other(cache: Cache) -> None:
     origin = Origin()
-    first, _ = await cache.hold(["tag"]), await cache.hold(["tag"])
-    await cache.release(first, changed=True)
+    first, _ = await cache.writes.hold(["tag"]), await cache.writes.hold(["tag"])
+    await cache.writes.release(first, changed=True)
     assert await read(cache, origin) == b"1"
     origin.value = 2
     assert await read(cache, origin) == b"2"
@@ -112,7 +112,7 @@ async def test_one_of_two_writers_does_not_release_for_the_other(cache: Cache) -
 async def test_a_rollback_leaves_no_trace(cache: Cache) -> None:
     origin = Origin()
     await read(cache, origin)
-    await cache.release(await cache.hold(["tag"]), changed=False)
+    await cache.writes.release(await cache.writes.hold(["tag"]), changed=False)
     assert await read(cache, origin) == b"1"
     assert await read(cache, origin) == b"1"
     assert origin.reads == 2  # once more after the hold, and then it is cached again
