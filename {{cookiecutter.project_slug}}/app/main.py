@@ -50,6 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 name=settings.service_name,
                 recorder=metrics.PrometheusRecorder(),
                 client_may_bypass=settings.cache_client_may_bypass,
+                strict=settings.environment != "production",
             ) as cache:
                 cache.bind(app)
                 invalidate_on_commit(sessions.write, cache, strict=settings.cache_strict_writes)
@@ -69,7 +70,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     # The last one added is the outermost.
     app.add_middleware(BodyLimitMiddleware)
-    app.add_middleware(CacheMiddleware)
+    # A hit answers a GET without a body, and needs no limit.
+    app.add_middleware(CacheMiddleware, skips=[BodyLimitMiddleware])
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

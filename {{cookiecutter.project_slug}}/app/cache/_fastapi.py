@@ -13,6 +13,8 @@ parameter_aliases             the names by which a client may give a parameter
 solve_dependencies            runs a guard as the endpoint would
 """
 
+from collections.abc import Iterator
+
 from fastapi._compat import field_annotation_is_sequence
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import _get_param_aliases as parameter_aliases
@@ -29,4 +31,12 @@ __all__ = [
     "iter_route_contexts",
     "parameter_aliases",
     "solve_dependencies",
+    "walk",
 ]
+
+
+def walk(dependant: Dependant) -> Iterator[Dependant]:
+    """All dependencies below this one, a dependency as often as it is declared."""
+    for node in dependant.dependencies:
+        yield node
+        yield from walk(node)

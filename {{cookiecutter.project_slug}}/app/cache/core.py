@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,9 +14,9 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 
 from app.cache.backend import Backend, CacheUnavailable
+from app.cache.context import active_cache
 from app.cache.entry import Entry
 from app.cache.flight import Flights, Miss
-from app.cache.function import active_cache
 from app.cache.memory import InMemoryBackend
 from app.cache.metrics import Counters, Recorder
 from app.cache.redis import RedisBackend
@@ -28,6 +29,8 @@ HIT_FOR_MISS_SECONDS = 1.0
 MAX_HITS_FOR_MISS = 10_000
 DRAIN_SECONDS = 5.0
 
+log = logging.getLogger("app.cache")
+
 
 class Cache:
     """One backend, and the flights and the writes of this process."""
@@ -39,11 +42,13 @@ class Cache:
         name: str = "cache",
         recorder: Recorder | None = None,
         client_may_bypass: bool = False,
+        strict: bool = True,
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
         self.backend, self.name, self.slug = backend, name, name.encode()
-        self.client_may_bypass = client_may_bypass
+        self.client_may_bypass, self._strict = client_may_bypass, strict
+        self._refused: set[tuple[str, str]] = set()
         self.recorder: Recorder = recorder or Counters()
         rng = rng or random.Random()
         self.store = Store(backend, self.recorder, clock=clock, rng=rng)
@@ -60,6 +65,16 @@ class Cache:
             for mounted in table.mounted:
                 self.bind(mounted)
         return table
+
+    def refuse(self, reason: str, where: str, error: Exception) -> None:
+        """What cannot be cached safely and only a value showed. Raises it where the cache is
+        strict; else it is counted, logged once, and the caller answers without the cache."""
+        if self._strict:
+            raise error
+        self.recorder.count("refused", reason)
+        if (reason, where) not in self._refused:
+            self._refused.add((reason, where))
+            log.error("%s is answered without the cache: %s", where, error)
 
     async def ping(self) -> None:
         """Raises CacheUnavailable when the backend does not answer."""
@@ -85,6 +100,8 @@ class Cache:
         None when there is a result that only the request it was made for may have.
         """
         self.recorder.count("miss", found.state)
+        if self.flights.is_computing(miss.key):
+            return await miss.compute()
         flight, started = self.flights.join(miss, found)
         try:
             landed = await asyncio.shield(flight.landed)
@@ -137,11 +154,15 @@ async def open_cache(
     name: str = "cache",
     recorder: Recorder | None = None,
     client_may_bypass: bool = False,
+    strict: bool = True,
 ) -> AsyncIterator[Cache]:
     """The cache at `memory://`, `redis://…` or `rediss://…`. Redis need not answer yet.
 
     Cached functions find it for as long as the block lasts. With `client_may_bypass` a request that
     says `Cache-Control: no-cache` or `no-store` goes to the origin, so that any client can load it.
+    With `strict`, what turns out to be unsafe to cache (a user without an identity, a result that
+    is not read back as it was) is an error: for development and tests. Without, it is answered
+    uncached, counted and logged.
 
     Raises ValueError for another URL.
     """
@@ -156,7 +177,9 @@ async def open_cache(
             raise ValueError(
                 f"CACHE_URL begins with {scheme!r}: allowed are memory://, redis:// and rediss://"
             )
-    cache = Cache(backend, name=name, recorder=recorder, client_may_bypass=client_may_bypass)
+    cache = Cache(
+        backend, name=name, recorder=recorder, client_may_bypass=client_may_bypass, strict=strict
+    )
     with suppress(CacheUnavailable):  # a connection now, not when the first requests wait for it
         await cache.ping()
     token = active_cache.set(cache)

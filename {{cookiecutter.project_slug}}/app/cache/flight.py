@@ -18,6 +18,7 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -63,6 +64,10 @@ class Flight:
         return generations is not None and generations == self.generations
 
 
+# The flights that the running code is part of, the innermost last.
+_within: ContextVar[tuple[Flight, ...]] = ContextVar("within", default=())
+
+
 class Flights:
     """The flights of one process, by key."""
 
@@ -71,6 +76,11 @@ class Flights:
         self._flights: dict[str, Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._refreshes = 0
+
+    def is_computing(self, key: str) -> bool:
+        """Whether the caller is part of the computation of this key, so that it must not wait for
+        it: a function that calls itself with the same arguments, or through another."""
+        return any(not flight.landed.done() and flight.miss.key == key for flight in _within.get())
 
     def join(self, miss: Miss, found: Lookup) -> tuple[Flight, bool]:
         """The flight of this key, and whether this call started it. Await `landed` shielded."""
@@ -179,6 +189,7 @@ class Flights:
         """Runs the computation; its lock lives as long as it does."""
         keeper = asyncio.create_task(self._keep_lock(flight)) if owner else None
         started = time.perf_counter()
+        _within.set((*_within.get(), flight))
         try:
             computed = await flight.miss.compute()
         finally:

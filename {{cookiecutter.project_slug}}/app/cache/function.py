@@ -1,34 +1,23 @@
 """The decorator, on endpoints and on plain async functions.
 
-On an endpoint it only leaves a marker: `CacheMiddleware` does the work, ahead of routing. On a
-plain function the key comes from the bound arguments, and results are stored as JSON through
-Pydantic, so that a hit returns the annotated type.
+On an endpoint it leaves a marker: `CacheMiddleware` does the work, ahead of routing. A call that
+is not the router's is a call of a function (`results.py`). What a decorated function is used as is
+told each time, so one function may be both.
 """
 
 import functools
-import hashlib
 import inspect
-import json
 from collections.abc import Awaitable, Callable, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, get_type_hints, overload
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
-from pydantic import TypeAdapter
-
-from app.cache.flight import Miss
-from app.cache.key import argument_parts, digest
+from app.cache.context import active_cache, inside_endpoint, request_scope
 from app.cache.policy import Policy, PolicyError, Tag
-from app.cache.store import Computed
-
-if TYPE_CHECKING:
-    from app.cache.core import Cache
+from app.cache.results import Results
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-
-active_cache: ContextVar["Cache"] = ContextVar("active_cache")
 
 
 class CachedFunction(Protocol[P, R_co]):
@@ -47,13 +36,12 @@ class _Decorator(Protocol):
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]: ...
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Marker:
-    """What the decorator knows of a function; `is_endpoint` is found out when the app is bound."""
+    """What the decorator knows of a function."""
 
     name: str
     policy: Policy
-    is_endpoint: bool = False
 
 
 def cache(
@@ -79,21 +67,35 @@ def cache(
     stale_if_error    how much longer it is served when computing it anew fails
     tags              what a write invalidates it by; `country:{alpha_2}` takes path and query
                       parameters, or arguments
-    vary              request headers that decide the answer, in lower case
-    public            requests with Authorization or Cookie share the answer too
-    guard             a dependency that runs before every hit (authentication)
-    per_user          the value that the guard returns is part of the key
-    browser           Cache-Control for clients; they cannot be invalidated, so by default they ask
-    expire_not_found  how long a 404 is fresh
     local             how long a process may answer by itself, without asking Redis: faster, and a
                       write through another process is seen up to half a second late (local.py)
 
+    On endpoints alone:
+
+    vary              request headers that decide the answer, in lower case
+    public            requests with Authorization or Cookie share the answer too
+    guard             a dependency that runs before every hit (authentication), as the route
+                      declares it. Nothing that computes the answer may take what it returns …
+    per_user          … unless that is part of the key
+    browser           Cache-Control for clients; they cannot be invalidated, so by default they ask
+    expire_not_found  how long a 404 is fresh
+
     Raises PolicyError, naming the function, for values that are not allowed.
     """
+    if callable(expire):
+        raise PolicyError(f"@cache on {_name(expire)}: write @cache(expire=60), with a time")
 
     def decorate(function: Callable[..., Any]) -> Any:
-        name = f"{function.__module__}.{function.__qualname__}"
+        name = _name(function)
         try:
+            if not inspect.isroutine(function):
+                raise ValueError(f"a {type(function).__qualname__} is no function")
+            if marker_of(function) is not None and hasattr(function, "__wrapped__"):
+                raise ValueError("it has a @cache already: keep one of them")
+            if isinstance(tags, str):
+                raise ValueError(f'tags is the text {tags!r}: write tags=["{tags}"]')
+            if isinstance(vary, str):
+                raise ValueError(f'vary is the text {vary!r}: write vary=["{vary}"]')
             parsed = tuple(Tag.parse(tag) for tag in tags)
             policy = Policy(
                 expire, stale, stale_if_error, parsed, tuple(vary), public, guard, per_user,
@@ -107,20 +109,30 @@ def cache(
 
 
 def marker_of(function: Any) -> Marker | None:
+    while isinstance(function, functools.partial):
+        function = function.func
     marker = getattr(function, "__cache_marker__", None)
     return marker if isinstance(marker, Marker) else None
 
 
+def _name(function: Any) -> str:
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+
+
 def _wrapped(function: Callable[..., Any], marker: Marker) -> Any:
     # On the function itself too: a route decorator below this one has registered that.
-    function.__cache_marker__ = marker  # type: ignore[attr-defined]
+    registered: Any = getattr(function, "__func__", function)
+    registered.__cache_marker__ = marker
     if not inspect.iscoroutinefunction(function):
         return _sync_endpoint(function, marker)
-    results = _Results(function, marker)
+    results = Results(function, marker.name, marker.policy)
 
     @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if marker.is_endpoint or not marker.policy.enabled:
+        if _is_called_by_router(marker):
+            with inside_endpoint():
+                return await function(*args, **kwargs)
+        if not marker.policy.enabled:
             return await function(*args, **kwargs)
         return await results.get(args, kwargs)
 
@@ -131,69 +143,13 @@ def _wrapped(function: Callable[..., Any], marker: Marker) -> Any:
 def _sync_endpoint(function: Callable[..., Any], marker: Marker) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if not marker.is_endpoint:
+        if active_cache.get(None) is not None and not _is_called_by_router(marker):
             raise TypeError(f"@cache on {marker.name}: a cached function is `async def`")
         return function(*args, **kwargs)
 
     return wrapper
 
 
-class _Results:
-    """The cached results of one function."""
-
-    def __init__(self, function: Callable[..., Any], marker: Marker) -> None:
-        self._function, self._marker = function, marker
-        self._signature = inspect.signature(function)
-
-    @functools.cached_property
-    def _type(self) -> TypeAdapter[Any]:
-        hints = get_type_hints(self._function, include_extras=True)
-        if "return" not in hints:
-            raise TypeError(f"@cache on {self._marker.name}: annotate what it returns")
-        return TypeAdapter(hints["return"])
-
-    @functools.cached_property
-    def _prefix(self) -> str:
-        schema = json.dumps(self._type.json_schema(mode="serialization"), sort_keys=True)
-        return hashlib.blake2b(f"{self._marker.name}\n{schema}".encode(), digest_size=6).hexdigest()
-
-    async def get(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        cache = _active(self._marker)
-        key, tags = self._address(args, kwargs)
-
-        async def compute() -> Computed:
-            result = await self._function(*args, **kwargs)
-            return Computed(self._type.dump_json(result))
-
-        miss = Miss(key, tags, self._marker.policy, compute)
-        payload = await cache.fetch(miss)
-        return self._type.validate_json(payload)
-
-    async def invalidate(self, *args: Any, **kwargs: Any) -> None:
-        _, tags = self._address(args, kwargs)
-        await _active(self._marker).invalidate(tags[0])
-
-    def _address(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[str, tuple[str, ...]]:
-        """The key, and the tags: first the one that stands for these arguments alone."""
-        bound = self._signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        parts: list[bytes] = []
-        for name, value in bound.arguments.items():
-            try:
-                parts += [name.encode(), digest(argument_parts(name, value)).encode()]
-            except TypeError as error:
-                raise TypeError(f"@cache on {self._marker.name}: {error}") from None
-        key = f"{self._prefix}:{digest(parts)}"
-        return key, (key, *self._marker.policy.tag_names(bound.arguments))
-
-
-def _active(marker: Marker) -> "Cache":
-    try:
-        return active_cache.get()
-    except LookupError:
-        raise RuntimeError(
-            f"{marker.name} is cached, and no cache is open here: call it inside "
-            "`async with open_cache(…)`, or in a request to an application whose lifespan did so"
-        ) from None
+def _is_called_by_router(marker: Marker) -> bool:
+    scope = request_scope.get()
+    return scope is not None and marker_of(scope.get("endpoint")) is marker

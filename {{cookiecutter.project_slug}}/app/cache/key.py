@@ -1,4 +1,4 @@
-"""Keys: the part of a request, or of a call, that decides what the answer is.
+"""Keys: the part of a request that decides what the answer is.
 
 Parts are length-prefixed before they are hashed, so no choice of delimiters inside a value can make
 two different requests share a key (BLAKE2b, RFC 7693, 128 bits).
@@ -6,15 +6,8 @@ two different requests share a key (BLAKE2b, RFC 7693, 128 bits).
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from enum import Enum
 from hashlib import blake2b
-from typing import Any
 from urllib.parse import parse_qsl
-from uuid import UUID
-
-from pydantic import BaseModel
 
 MAX_QUERY_BYTES = 4096
 
@@ -66,45 +59,3 @@ def query_parts(query: list[tuple[str, list[str]]]) -> Iterable[bytes]:
         yield len(values).to_bytes(4)
         for value in values:
             yield value.encode()
-
-
-def argument_parts(name: str, value: Any) -> Iterable[bytes]:
-    """The bytes that tell this argument from any other.
-
-    Raises TypeError for a value without a stable identity (a session, a request, any object whose
-    `repr` is an address): cached under that, it would answer for another object later.
-    """
-    kind = type(value)
-    yield f"{kind.__module__}.{kind.__qualname__}".encode()
-    if isinstance(value, Enum):
-        yield value.name.encode()
-    elif isinstance(value, bytes):
-        yield value
-    elif isinstance(value, str):
-        yield value.encode()
-    elif value is None or isinstance(
-        value, int | float | Decimal | UUID | date | datetime | time | timedelta
-    ):
-        yield repr(value).encode()
-    elif isinstance(value, list | tuple):
-        yield len(value).to_bytes(4)
-        for item in value:
-            yield from argument_parts(name, item)
-    elif isinstance(value, set | frozenset):
-        yield from sorted(digest(argument_parts(name, item)).encode() for item in value)
-    elif isinstance(value, Mapping):
-        yield from sorted(
-            digest([*argument_parts(name, key), *argument_parts(name, item)]).encode()
-            for key, item in value.items()
-        )
-    elif isinstance(value, BaseModel):
-        yield from argument_parts(name, dict(value))
-    elif dataclasses.is_dataclass(value):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        yield from argument_parts(name, fields)
-    else:
-        raise TypeError(
-            f"argument {name!r} is a {kind.__qualname__}, which has no stable identity to make a "
-            "cache key of: pass plain values (text, numbers, dates, UUIDs, enums, collections, "
-            "Pydantic models, dataclasses) and open sessions or clients inside the function"
-        )

@@ -3,8 +3,9 @@
 The events and their labels are few and fixed, so that they can become Prometheus counters:
 
     hit{state=fresh|stale|error}  miss{reason=absent|expired|invalidated|unavailable}
-    bypass{reason}  collapsed  stored  rejected{reason}  refresh  refresh_skipped
-    error{operation}  breaker{state=open|closed}  pending_invalidation{state=queued|done}
+    bypass{reason}  collapsed  stored  rejected{reason}  refused{reason}  refresh
+    refresh_skipped  error{operation}  breaker{state=open|closed}
+    pending_invalidation{state=queued|done}
     bytes_stored  seconds_saved  listener{connected|lost|invalidated}
 """
 

@@ -4,18 +4,20 @@ Add it first, so that it is the innermost: what is added later (CORS, request id
 hits as well. It finds the `Cache` under `cache` in the lifespan state.
 """
 
-from collections.abc import Awaitable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Sequence
+from typing import Any
 
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.cache._fastapi import get_route_path, solve_dependencies
+from app.cache._fastapi import get_route_path
+from app.cache.context import answering
 from app.cache.core import Cache
 from app.cache.entry import Entry
 from app.cache.flight import Miss
-from app.cache.function import active_cache
-from app.cache.key import MAX_QUERY_BYTES, argument_parts, digest
+from app.cache.guard import Guard
+from app.cache.identity import NoIdentityError
+from app.cache.key import MAX_QUERY_BYTES
 from app.cache.negotiation import accepts_gzip, headers_of_304, not_modified
 from app.cache.origin import ask
 from app.cache.payload import Response, decode
@@ -27,16 +29,23 @@ MAX_VARY_BYTES = 256
 
 
 class CacheMiddleware:
-    """Answers GET and HEAD of cached routes; lets everything else through."""
+    """Answers GET and HEAD of cached routes; lets everything else through.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    `skips` names the middleware classes inside of it whose work a hit does not need. Any other is
+    refused when the application starts.
+    """
+
+    answers_hits = True
+
+    def __init__(self, app: ASGIApp, skips: Sequence[Any] = ()) -> None:
+        self.app, self.skips = app, skips
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        cache = scope["type"] == "http" and scope.get("state", {}).get("cache")
+        http = scope["type"] == "http"
+        cache = (http or scope["type"] == "websocket") and scope.get("state", {}).get("cache")
         if not cache:
             return self.app(scope, receive, send)
-        if scope["method"] in ("GET", "HEAD"):
+        if http and scope["method"] in ("GET", "HEAD"):
             path = get_route_path(scope) if scope.get("root_path") else scope["path"]
             route = cache.bind(scope["app"]).find(path)
             if route is not None:
@@ -44,7 +53,7 @@ class CacheMiddleware:
         return self._pass(cache, scope, receive, send)
 
     async def _pass(self, cache: Cache, scope: Scope, receive: Receive, send: Send) -> None:
-        with _active(cache):
+        with answering(cache, scope):
             await self.app(scope, receive, send)
 
 
@@ -77,7 +86,11 @@ class _Exchange:
             parts += [self._header(name.encode()) for name in self.policy.vary]
         if self.route.guard is not None:
             try:
-                parts += await self._identify()
+                parts += await self._identify(self.route.guard)
+            except NoIdentityError as error:
+                self.cache.refuse("identity", self.route.tag, error)
+                await self._pass("bypass", "identity")
+                return
             except Exception:
                 # The endpoint runs its guard again and answers with that guard's own error.
                 await self._pass("bypass", "guard")
@@ -91,7 +104,7 @@ class _Exchange:
         miss = Miss(key, tags, self.policy, self._ask_origin)
         if found.state == "stale" and found.entry is not None:
             self.cache.recorder.hit("stale", found.entry)
-            with _active(self.cache):
+            with answering(self.cache, None):
                 self.cache.flights.refresh(miss, found)
             status = b"fwd=stale; ttl=%d" % found.ttl
             await self._send(self._response(found.entry, found.now, status))
@@ -142,29 +155,12 @@ class _Exchange:
     def _has_undeclared_query(self) -> bool:
         return not Request(self.scope).query_params.keys() <= self.route.query.keys()
 
-    async def _identify(self) -> list[bytes]:
-        """Runs the guard. Raises what it raises, and TypeError for a user without an identity."""
-        assert self.route.guard is not None
+    async def _identify(self, guard: Guard) -> list[bytes]:
+        """Runs the guard, as a part of no endpoint: what it calls is cached as functions are."""
         match = self.route.pattern.match(self.path)
-        async with AsyncExitStack() as stack:
-            scope = {
-                **self.scope,
-                "path_params": match.groupdict() if match else {},
-                "fastapi_inner_astack": stack,
-                "fastapi_function_astack": stack,
-            }
-            solved = await solve_dependencies(
-                request=Request(scope, self.receive),
-                dependant=self.route.guard,
-                dependency_overrides_provider=self.scope["app"],
-                async_exit_stack=stack,
-                embed_body_fields=False,
-            )
-            if solved.errors:
-                raise ValueError("the guard's parameters are not valid")
-            if not self.policy.per_user:
-                return []
-            return [digest(argument_parts("guard", solved.values["identity"])).encode()]
+        scope = {**self.scope, "path_params": match.groupdict() if match else {}}
+        with answering(self.cache, None):
+            return await guard.identify(scope, self.receive)
 
     async def _ask_origin(self) -> Computed:
         return await ask(self.app, self.cache, self.policy, self.scope)
@@ -181,8 +177,9 @@ class _Exchange:
                 message = {**message, "body": b""}
             await self.send(message)
 
-        with _active(self.cache):
-            await self.app({**self.scope, "method": "GET"}, self.receive, send)
+        scope = {**self.scope, "method": "GET"}
+        with answering(self.cache, scope):
+            await self.app(scope, self.receive, send)
 
     @property
     def _accepts_gzip(self) -> bool:
@@ -226,12 +223,3 @@ class _Exchange:
         if self.scope["method"] == "HEAD":
             body = b""
         await self.send({"type": "http.response.body", "body": body})
-
-
-@contextmanager
-def _active(cache: Cache) -> Iterator[None]:
-    token = active_cache.set(cache)
-    try:
-        yield
-    finally:
-        active_cache.reset(token)

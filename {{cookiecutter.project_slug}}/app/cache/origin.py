@@ -7,8 +7,8 @@ from functools import partial
 
 from starlette.types import ASGIApp, Message, Scope
 
+from app.cache.context import answering
 from app.cache.core import Cache
-from app.cache.function import active_cache
 from app.cache.negotiation import Headers
 from app.cache.payload import Response, encode, encode_as_it_is, why_not_stored
 from app.cache.policy import Policy
@@ -32,9 +32,9 @@ async def ask(app: ASGIApp, cache: Cache, policy: Policy, scope: Scope) -> Compu
         ],
     }
     capture = Capture()
-    active_cache.set(cache)
     try:
-        await app(scope, partial(_empty_request, iter((True,))), capture)
+        with answering(cache, scope):
+            await app(scope, partial(_empty_request, iter((True,))), capture)
     except StreamingResponseError:
         return Computed(None, storable=False, shared=False)
     response = capture.response
@@ -44,7 +44,7 @@ async def ask(app: ASGIApp, cache: Cache, policy: Policy, scope: Scope) -> Compu
         expire = policy.expire_not_found if response.status == 404 else None
         return Computed(encode(response, policy), expire=expire)
     cache.recorder.count("rejected", reason)
-    shared = reason == "status" and not any(n == b"set-cookie" for n, _ in response.headers)
+    shared = reason == "status"  # the last reason that is looked for: nothing else forbids it
     return Computed(encode_as_it_is(response), storable=False, shared=shared, failed=failed)
 
 

@@ -36,9 +36,10 @@ class Response(NamedTuple):
 
 
 def why_not_stored(response: Response, policy: Policy) -> str | None:
-    """The reason this response must not be stored; None when it may be."""
-    if response.status != 200 and not (response.status == 404 and policy.expire_not_found):
-        return "status"
+    """The reason this response must not be stored; None when it may be.
+
+    The status comes last: where that is the reason, who waits for the same may have it as well.
+    """
     headers = response.headers
     if any(name == b"set-cookie" for name, _ in headers):
         return "set-cookie"
@@ -52,6 +53,8 @@ def why_not_stored(response: Response, policy: Policy) -> str | None:
         return "partial"
     if any(_SENTINEL in name or _SENTINEL in value for name, value in headers):
         return "header"
+    if response.status != 200 and not (response.status == 404 and policy.expire_not_found):
+        return "status"
     return None
 
 
@@ -59,8 +62,9 @@ def encode(response: Response, policy: Policy) -> bytes:
     """The payload of a response that may be stored."""
     body, given = response.body, dict(response.headers)
     etag = given.get(b"etag") or b'"%s"' % blake2b(body, digest_size=16).hexdigest().encode()
-    browser = policy.browser if not policy.per_user else f"private, {policy.browser}"
-    control = given.get(b"cache-control", browser.encode())
+    control = given.get(b"cache-control", policy.browser.encode())
+    if policy.per_user and "private" not in tokens(response.headers, b"cache-control"):
+        control = b"private, " + control
     kept = [(name, value) for name, value in response.headers if name not in _NOT_STORED]
     compressed = _gzip(response)
     vary = [*policy.vary, *(["accept-encoding"] if compressed else [])]

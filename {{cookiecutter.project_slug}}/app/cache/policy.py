@@ -5,7 +5,7 @@ that a wrong number is an error that names the endpoint before the first request
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from string import Formatter
 from typing import Any
 
@@ -100,5 +100,14 @@ class Policy:
     def enabled(self) -> bool:
         return self.expire > 0
 
+    @property
+    def http_options(self) -> list[str]:
+        """The options that are set here and say nothing to a function that is called."""
+        names = ("vary", "public", "guard", "per_user", "browser", "expire_not_found")
+        return [name for name in names if getattr(self, name) != _DEFAULTS[name]]
+
     def tag_names(self, values: Mapping[str, object]) -> tuple[str, ...]:
         return tuple(name for tag in self.tags for name in tag.names(values))
+
+
+_DEFAULTS = {field.name: field.default for field in fields(Policy)}

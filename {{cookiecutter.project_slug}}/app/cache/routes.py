@@ -17,7 +17,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.params import ParamTypes
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -26,15 +26,16 @@ from starlette.routing import WebSocketRoute
 from app.cache._fastapi import (
     Dependant,
     field_annotation_is_sequence,
-    get_dependant,
     get_flat_params,
     iter_route_contexts,
     parameter_aliases,
+    walk,
 )
 from app.cache.function import marker_of
+from app.cache.guard import Guard
 from app.cache.key import QueryParameter, canonical_query, digest, query_parts
 from app.cache.policy import Policy, PolicyError
-from app.cache.safety import problems_of, walk
+from app.cache.safety import check_middleware, problems_of
 
 # Requests whose key is remembered, so that a hot path is not parsed again.
 MAX_ADDRESSES = 4096
@@ -52,7 +53,7 @@ class CachedRoute:
     query: Mapping[str, QueryParameter]
     closed_query: bool
     """Whether undeclared parameters change the answer (a model that forbids or keeps extras)."""
-    guard: Dependant | None
+    guard: Guard | None
     dependencies: frozenset[Callable[..., Any]]
     anonymous: bool
     """Whether nothing says to whom an answer to a request with credentials may be shown."""
@@ -79,15 +80,18 @@ class RouteTable:
         self._routes: list[tuple[re.Pattern[str], CachedRoute | None]] = []
         self._static: dict[str, CachedRoute] = {}
         self.mounted: list[FastAPI] = []
-        last = 0
+        last, unknown = 0, None
         for context in iter_route_contexts(app.routes):
             if isinstance(mounted := getattr(context, "app", None), FastAPI):
                 self.mounted.append(mounted)
             pattern = getattr(context, "path_regex", None)
-            websocket = isinstance(context.original_route, WebSocketRoute)
-            if pattern is None or websocket or "GET" not in (context.methods or {"GET"}):
+            if pattern is None:  # app.host(…): it answers for paths of any form
+                unknown = unknown or type(context.original_route).__name__
                 continue
-            route = _cached_route(context, pattern)
+            route = _cached_route(context, pattern, unknown)
+            websocket = isinstance(context.original_route, WebSocketRoute)
+            if websocket or "GET" not in (context.methods or {"GET"}):
+                continue
             static = route and "{" not in (context.path or "")
             if static and not any(earlier.match(context.path or "") for earlier, _ in self._routes):
                 self._static[context.path or ""] = route  # type: ignore[assignment]
@@ -95,6 +99,8 @@ class RouteTable:
             if route is not None:
                 last = len(self._routes)
         del self._routes[last:]
+        if last:
+            check_middleware(app)
 
     def find(self, path: str) -> CachedRoute | None:
         """The cached route that the router would choose for GET of this path."""
@@ -107,28 +113,33 @@ class RouteTable:
         return None
 
 
-def _cached_route(context: Any, pattern: re.Pattern[str]) -> CachedRoute | None:
+def _cached_route(
+    context: Any, pattern: re.Pattern[str], unknown: str | None
+) -> CachedRoute | None:
     marker = marker_of(context.endpoint)
-    dependant = getattr(context, "dependant", None)
-    if marker is None or dependant is None:
+    if marker is None or not marker.policy.enabled:
         return None
-    marker.is_endpoint = True
-    policy, methods = marker.policy, sorted(context.methods or ())
+    policy, dependant = marker.policy, getattr(context, "dependant", None)
+    methods = sorted(context.methods or ())
     where = f"{'/'.join(methods)} {context.path} ({marker.name})"
-    if not policy.enabled:
-        return None
-    guard = None
-    if policy.guard is not None:
-        guard = get_dependant(path=context.path_format, call=_returning(policy.guard))
-    guarded = {node.call for node in walk(guard)} if guard else set()
-    problems = [*problems_of(context, dependant, policy, guarded)]
-    if policy.guard is not None and policy.guard not in {node.call for node in walk(dependant)}:
-        problems.append("its guard is no dependency of the route, which a miss would leave open")
-    query, closed = _query_parameters(dependant)
+    if set(methods) - {"GET", "HEAD"} or not methods or dependant is None:
+        raise PolicyError(
+            f"cannot cache {where}: only GET can be cached, of a route that FastAPI made; give "
+            "other methods an endpoint of their own, without @cache"
+        )
+    guard = Guard(policy.guard, dependant, policy) if policy.guard is not None else None
+    query, closed, ambiguous = _query_parameters(dependant)
     known = set(query) | set(context.param_convertors)
+    problems = [*problems_of(context, dependant, policy), *(guard.problems() if guard else ())]
+    if unknown is not None:
+        problems.append(f"a {unknown} stands before it and may answer first: put it after this one")
     for tag in policy.tags:
         if missing := set(tag.fields) - known:
             problems.append(f"tag {tag.text!r} needs {sorted(missing)}, no path or query parameter")
+        if twice := ambiguous.intersection(tag.fields):
+            problems.append(
+                f"tag {tag.text!r} needs {sorted(twice)}, declared twice with different defaults"
+            )
     if problems:
         raise PolicyError(f"cannot cache {where}: " + "; ".join(problems))
     return CachedRoute(
@@ -144,13 +155,6 @@ def _cached_route(context: Any, pattern: re.Pattern[str]) -> CachedRoute | None:
     )
 
 
-def _returning(guard: Callable[..., Any]) -> Callable[..., Any]:
-    async def identify(identity: Any = Depends(guard)) -> Any:  # noqa: B008
-        return identity
-
-    return identify
-
-
 def _prefix(context: Any) -> str:
     """Route and schema build: a deployment with another response shape reads other keys."""
     field = context.response_field
@@ -162,23 +166,32 @@ def _prefix(context: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
-def _query_parameters(dependant: Dependant) -> tuple[dict[str, QueryParameter], bool]:
-    """The query parameters declared anywhere in the tree, and whether other names matter too."""
+def _query_parameters(
+    dependant: Dependant,
+) -> tuple[dict[str, QueryParameter], bool, set[str]]:
+    """The query parameters declared anywhere in the tree, whether other names matter too, and which
+    have more than one default."""
     declared: dict[str, QueryParameter] = {}
+    ambiguous: set[str] = set()
     for field in get_flat_params(dependant):
         if getattr(field.field_info, "in_", ParamTypes.query) is not ParamTypes.query:
             continue
         repeats = field_annotation_is_sequence(field.field_info.annotation)
         default = None if repeats else _as_written(field.field_info.default)
         for _, alias in parameter_aliases(field, convert_underscores=False):
-            declared[alias] = QueryParameter(repeats, default)
+            parameter = QueryParameter(repeats, default)
+            other = declared.setdefault(alias, parameter)
+            if other != parameter:
+                # Left out, it is one value here and another there: as written in neither.
+                declared[alias] = QueryParameter(repeats or other.repeats, None)
+                ambiguous.add(alias)
     closed = False
     for node in (dependant, *walk(dependant)):
         for field in node.query_params:
             model = field.field_info.annotation
             if inspect.isclass(model) and issubclass(model, BaseModel):
                 closed |= model.model_config.get("extra") in ("forbid", "allow")
-    return declared, closed
+    return declared, closed, ambiguous
 
 
 def _as_written(default: Any) -> str | None:

@@ -8,11 +8,14 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from starlette.responses import StreamingResponse
 
 from app.cache._fastapi import Dependant, get_flat_params
-from app.cache.policy import Policy
+from app.cache.guard import returned
+from app.cache.policy import Policy, PolicyError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,30 +29,58 @@ def shared_dependency(dependency: F) -> F:
     return dependency
 
 
-def walk(dependant: Dependant) -> Iterator[Dependant]:
-    for node in dependant.dependencies:
-        yield node
-        yield from walk(node)
+def check_middleware(app: FastAPI) -> None:
+    """Raises PolicyError for middleware that a hit would skip, unless CacheMiddleware names it in
+    `skips`. What is added later is further out and sees hits."""
+    stack = app.user_middleware
+    for place, entry in enumerate(stack):
+        if not getattr(entry.cls, "answers_hits", False):
+            continue
+        for inner in stack[place + 1 :]:
+            if inner.cls not in _skips(entry.kwargs):
+                made_of = inner.kwargs.get("dispatch", inner.cls)
+                name = getattr(made_of, "__qualname__", type(made_of).__qualname__)
+                raise PolicyError(
+                    f"middleware {name} was added before CacheMiddleware, so it is inside, and a "
+                    "hit skips it: add it later, or, if no answer to a GET depends on it, say "
+                    f"app.add_middleware(CacheMiddleware, skips=[{name}])"
+                )
 
 
-def problems_of(
-    context: Any, dependant: Dependant, policy: Policy, guarded: set[Callable[..., Any] | None]
-) -> Iterator[str]:
-    if set(context.methods or ()) - {"GET", "HEAD"}:
-        yield "only GET can be cached; give other methods an endpoint of their own"
+def _skips(options: Any) -> Any:
+    return options.get("skips", ())
+
+
+def problems_of(context: Any, dependant: Dependant, policy: Policy) -> Iterator[str]:
+    """Why this route is not cached as the policy says."""
     if context.is_sse_stream or context.is_json_stream or _streams(context.response_class):
         yield "it streams its response; cache a function that makes the data instead"
-    if dependant.background_tasks_param_name:
-        yield "background tasks would run on misses only"
+    kind = type(context.original_route)
+    for method in ("get_route_handler", "matches", "handle"):
+        if getattr(kind, method) is not getattr(APIRoute, method):
+            yield (
+                f"its route class {kind.__qualname__} overrides {method}, which a hit would skip: "
+                "use a dependency, or middleware outside of CacheMiddleware"
+            )
     yield from _node_problems(dependant, policy, "the endpoint")
-    pending = list(dependant.dependencies)
+    pending = [(node, "the endpoint") for node in dependant.dependencies]
     while pending:
-        node = pending.pop()
-        if node.call in guarded or getattr(node.call, "__shared_dependency__", False):
-            continue
-        name = getattr(node.call, "__qualname__", type(node.call).__name__)
-        yield from _node_problems(node, policy, f"dependency {name}")
-        pending.extend(node.dependencies)
+        node, taker = pending.pop()
+        if node.call == policy.guard:
+            if node.name and not policy.per_user and returned(node.call) is not None:
+                yield (
+                    f"{taker} takes what the guard {_name(node)} returns, which is not in the key: "
+                    "one user would get the answer of another. Use per_user=True, or "
+                    "dependencies=[Depends(…)] if the guard only keeps others out"
+                )
+        elif not getattr(node.call, "__shared_dependency__", False):
+            name = f"dependency {_name(node)}"
+            yield from _node_problems(node, policy, name)
+            pending.extend((child, name) for child in node.dependencies)
+
+
+def _name(node: Dependant) -> str:
+    return getattr(node.call, "__qualname__", type(node.call).__qualname__)
 
 
 def _node_problems(node: Dependant, policy: Policy, name: str) -> Iterator[str]:
@@ -61,6 +92,8 @@ def _node_problems(node: Dependant, policy: Policy, name: str) -> Iterator[str]:
         yield f"{name} is a security scheme, which a hit would skip: {advice}"
     elif node.request_param_name or node.http_connection_param_name:
         yield f"{name} takes the whole request, so what decides the answer is unknown: {advice}"
+    if node.background_tasks_param_name:
+        yield f"background tasks would run on misses only, and {name} adds some"
     if node.body_params:
         yield f"{name} reads a request body"
     if node.cookie_params:

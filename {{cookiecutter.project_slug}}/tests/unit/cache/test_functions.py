@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel
 
 from app.cache import Cache, InMemoryBackend, cache
-from app.cache.function import active_cache
+from app.cache.context import active_cache
 
 
 @pytest.fixture
@@ -108,9 +108,19 @@ async def test_expire_0_turns_caching_off(opened: Cache) -> None:
     assert calls == ["now", "now"]
 
 
-async def test_without_an_open_cache_the_error_says_what_to_do() -> None:
+async def test_without_an_open_cache_a_function_runs_uncached_and_says_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @cache(expire=60)
+    async def total() -> int:
+        calls.append("total")
+        return 1
+
+    assert [await total(), await total()] == [1, 1]
+    assert calls == ["total", "total"]
+    assert ["open_cache" in record.getMessage() for record in caplog.records] == [True]
     with pytest.raises(RuntimeError, match="open_cache"):
-        await exchange_rates("EUR")
+        await total.invalidate()
 
 
 async def test_a_plain_function_must_be_async(opened: Cache) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cache.key import QueryParameter, argument_parts, canonical_query, digest, query_parts
+from app.cache.identity import argument_parts
+from app.cache.key import QueryParameter, canonical_query, digest, query_parts
 
 DECLARED = {
     "limit": QueryParameter(repeats=False, default="20"),
