@@ -1,5 +1,5 @@
-"""TCP proxies between the service and Redis: one really delays, keeps silent, cuts and resets, the
-other lets answers through one by one.
+"""TCP proxies between the service and its servers: one really delays, keeps silent, cuts and
+resets, one lets answers of Redis through one by one, one holds COMMITs back.
 """
 
 import asyncio
@@ -15,6 +15,8 @@ import hiredis
 Fault = Literal["none", "delay", "silence", "drip", "cut", "reset", "refuse"]
 Proxy = TypeVar("Proxy", bound="FaultProxy")
 DELAY_SECONDS, DRIP_SECONDS = 0.2, 0.01
+# PostgreSQL reads what has arrived before the connection is closed.
+COMMIT_READ_SECONDS = 0.05
 
 
 class FaultProxy:
@@ -50,6 +52,12 @@ class FaultProxy:
             await self.start()
         if fault in ("cut", "reset"):
             self._abort()
+
+    async def lead_to(self, url: str) -> None:
+        """From now on to another server. Open connections are reset."""
+        self._target = _address(url)
+        await self.become("reset")
+        await self.become("none")
 
     def _abort(self) -> None:
         for writer in self._writers:
@@ -87,6 +95,22 @@ class FaultProxy:
             else:
                 writer.write(data)
             await writer.drain()
+        writer.transport.abort()
+
+
+class CommitProxy(FaultProxy):
+    """In front of PostgreSQL: COMMITs arrive so much later, also when their client has left."""
+
+    delay_seconds = 0.0
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            late = self.delay_seconds if b"COMMIT" in data else 0.0
+            await asyncio.sleep(late)
+            writer.write(data)
+            await writer.drain()
+            if late:
+                await asyncio.sleep(COMMIT_READ_SECONDS)
         writer.transport.abort()
 
 
@@ -170,6 +194,13 @@ async def fault_proxy(url: str) -> AsyncIterator[tuple[FaultProxy, str]]:
 
 
 @asynccontextmanager
+async def commit_proxy(url: str) -> AsyncIterator[tuple[CommitProxy, str]]:
+    """The proxy in front of the PostgreSQL at `url`, and the URL that leads through it."""
+    async with _started(CommitProxy, url) as proxy_and_url:
+        yield proxy_and_url
+
+
+@asynccontextmanager
 async def valve(url: str) -> AsyncIterator[tuple[Valve, str]]:
     """The valve in front of the server at `url`, and the URL that leads through it."""
     async with _started(Valve, url) as valve_and_url:
@@ -178,11 +209,17 @@ async def valve(url: str) -> AsyncIterator[tuple[Valve, str]]:
 
 @asynccontextmanager
 async def _started(kind: type[Proxy], url: str) -> AsyncIterator[tuple[Proxy, str]]:
-    parts = urlsplit(url)
-    assert parts.hostname and parts.port
-    proxy = kind(parts.hostname, parts.port)
+    proxy = kind(*_address(url))
     await proxy.start()
+    parts = urlsplit(url)
+    user, at, _ = parts.netloc.rpartition("@")
     try:
-        yield proxy, urlunsplit(parts._replace(netloc=f"127.0.0.1:{proxy.port}"))
+        yield proxy, urlunsplit(parts._replace(netloc=f"{user}{at}127.0.0.1:{proxy.port}"))
     finally:
         await proxy.stop()
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    assert parts.hostname and parts.port
+    return parts.hostname, parts.port

@@ -20,6 +20,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -105,6 +106,15 @@ def stoppable_redis(kind: Kind) -> Iterator[StoppableRedis]:
             yield server
 
 
+def address_for_peers(server: StoppableRedis) -> tuple[str, int]:
+    """Where another server of the same kind reaches this one."""
+    if isinstance(server, _DockerRedis):
+        return server.bridge_address
+    url = urlsplit(server.url)
+    assert url.hostname and url.port
+    return url.hostname, url.port
+
+
 def image(service: str) -> str:
     """The image that compose.yaml runs, so that tests and production have the same one."""
     compose: dict[str, Any] = yaml.safe_load((SERVICE / "compose.yaml").read_text("utf-8"))
@@ -155,6 +165,11 @@ class _DockerRedis:
     def __init__(self, container: RedisContainer) -> None:
         self._container = container
         self.url = _redis_url(container)
+
+    @property
+    def bridge_address(self) -> tuple[str, int]:
+        container_id = str(self._container.get_wrapped_container().id)
+        return DockerClient().bridge_ip(container_id), self._container.port
 
     def stop(self) -> None:
         self._container.get_wrapped_container().stop(timeout=STOP_SECONDS)

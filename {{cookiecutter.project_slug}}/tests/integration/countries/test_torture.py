@@ -5,7 +5,10 @@ from collections.abc import Sequence
 import pytest
 
 from app.settings import Settings
-from tests.torture import Event, Plan, Run, Verdict, check
+from tests.torture.checker import check
+from tests.torture.history import LATE_COMMIT, Event, Verdict
+from tests.torture.processes import Conditions
+from tests.torture.run import Plan, Run
 
 HOLD_SECONDS = 1.0
 WRITER, READER = 1, 2
@@ -13,7 +16,9 @@ WRITER, READER = 1, 2
 
 async def test_no_read_is_older_than_a_write_when_writers_are_killed(settings: Settings) -> None:
     plan = Plan(kills=10, kills_in_a_write=2)
-    verdict = check(await Run(settings, plan).go(), hold_seconds=plan.hold_seconds)
+    url, hold_seconds = settings.database_url, 0.5
+    conditions = Conditions(url, settings.cache_url, url, hold_seconds)
+    verdict = check(await Run(conditions, plan).go(), hold_seconds=hold_seconds)
     assert not verdict.violations, "\n".join(verdict.violations[:5])
     assert verdict.counts["kills"] >= plan.kills
     assert verdict.counts["kills in a write"] >= plan.kills_in_a_write
@@ -39,12 +44,23 @@ def written(number: int, at: float) -> list[Event]:
 
 
 def killed_in_a_hold(number: int, at: float, *, hold: str = "held") -> list[Event]:
-    """A writer that has committed, and was killed before its release."""
+    """A writer that was killed before its release; its COMMIT was seen at 1.05."""
     return [
         happened("intent", number, at),
         happened(hold, number, at + 0.01),
-        happened("killed", 0, 1.04),
+        happened("killed", 0, at + 0.04),
         happened("seen", number, 1.05),
+    ]
+
+
+def in_doubt(number: int, at: float, *, hold: str = "held") -> list[Event]:
+    """A write that was answered with 503, and committed at 1.05."""
+    return [
+        happened("intent", number, at),
+        happened(hold, number, at + 0.01),
+        happened("doubted", number, at + 0.02),
+        happened("seen", number, 1.05),
+        Event(0, "fault", LATE_COMMIT, 0, at, 1.05),
     ]
 
 
@@ -111,6 +127,18 @@ def test_an_answer_that_is_no_success_is_a_violation() -> None:
             "killed writer whose hold ran out before COMMIT",
             [*written(1, -1.0), *killed_in_a_hold(2, 1.0 - HOLD_SECONDS)],
         ),
+        (
+            "COMMIT in doubt whose hold Redis did not take",
+            [*written(1, -1.0), *in_doubt(2, 0.5, hold="unheld")],
+        ),
+        (
+            "COMMIT in doubt whose hold was flushed",
+            [*written(1, -1.0), *in_doubt(2, 0.5), fault("failover", 0.6, 0.7)],
+        ),
+        (
+            "COMMIT in doubt whose hold ran out before COMMIT",
+            [*written(1, -2.0), *in_doubt(2, -0.5), fault("readonly", 0.0, 0.7)],
+        ),
         ("invalidation pending", PENDING),
         (
             "writer killed while its invalidation was pending",
@@ -124,6 +152,29 @@ def test_a_stale_read_in_a_documented_window_is_counted_there(
     verdict = judge(*history, STALE)
     assert verdict.violations == []
     assert verdict.documented == {window: 1}
+
+
+def test_a_process_sees_at_once_what_it_acknowledged_itself_even_if_redis_was_not_told() -> None:
+    verdict = judge(*PENDING, STALE._replace(pid=WRITER))
+    assert (len(verdict.violations), verdict.counts["own"]) == (1, 1)
+
+
+def test_a_commit_in_doubt_is_due_once_it_was_seen() -> None:
+    history = [*written(1, -1.0), *in_doubt(2, -0.5)]
+    assert len(judge(*history, STALE).violations) == 1
+    assert not judge(*history, happened("hit", 1, 1.04)).violations
+    assert judge(*history).counts["late"] == 1
+
+
+def test_the_window_of_a_commit_in_doubt_ends_with_its_release() -> None:
+    history = [*written(1, -1.0), *in_doubt(2, 0.5, hold="unheld"), happened("released", 2, 1.15)]
+    assert len(judge(*history, STALE).violations) == 1
+    assert not judge(*history, happened("hit", 1, 1.1)).violations
+
+
+def test_without_a_late_commit_503_is_a_violation() -> None:
+    assert len(judge(*in_doubt(2, 0.5)[:-1]).violations) == 1
+    assert not judge(*in_doubt(2, 0.5)).violations
 
 
 def test_a_fault_at_another_time_excuses_nothing() -> None:
