@@ -19,19 +19,13 @@ request_scope: ContextVar[Scope | None] = ContextVar("request_scope", default=No
 
 
 @contextmanager
-def answering(cache: "Cache", scope: Scope | None) -> Iterator[None]:
-    of_cache, of_scope = active_cache.set(cache), request_scope.set(scope)
+def answering(cache: "Cache | None", scope: Scope | None) -> Iterator[None]:
+    """Around whatever runs for a request; without a cache, the one that is active stays so."""
+    of_scope = request_scope.set(scope)
+    of_cache = active_cache.set(cache) if cache is not None else None
     try:
         yield
     finally:
         request_scope.reset(of_scope)
-        active_cache.reset(of_cache)
-
-
-@contextmanager
-def inside_endpoint() -> Iterator[None]:
-    token = request_scope.set(None)
-    try:
-        yield
-    finally:
-        request_scope.reset(token)
+        if of_cache is not None:
+            active_cache.reset(of_cache)

@@ -74,7 +74,7 @@ class Cache:
         self.recorder.count("refused", reason)
         if (reason, where) not in self._refused:
             self._refused.add((reason, where))
-            log.error("%s is answered without the cache: %s", where, error)
+            log.warning("%s is answered without the cache: %s", where, error)
 
     async def ping(self) -> None:
         """Raises CacheUnavailable when the backend does not answer."""

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
-from app.cache.context import active_cache, inside_endpoint, request_scope
+from app.cache.context import active_cache, answering, request_scope
 from app.cache.policy import Policy, PolicyError, Tag
 from app.cache.results import Results
 
@@ -130,7 +130,7 @@ def _wrapped(function: Callable[..., Any], marker: Marker) -> Any:
     @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         if _is_called_by_router(marker):
-            with inside_endpoint():
+            with answering(None, None):
                 return await function(*args, **kwargs)
         if not marker.policy.enabled:
             return await function(*args, **kwargs)
@@ -143,7 +143,7 @@ def _wrapped(function: Callable[..., Any], marker: Marker) -> Any:
 def _sync_endpoint(function: Callable[..., Any], marker: Marker) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if active_cache.get(None) is not None and not _is_called_by_router(marker):
+        if not _is_called_by_router(marker) and active_cache.get(None) is not None:
             raise TypeError(f"@cache on {marker.name}: a cached function is `async def`")
         return function(*args, **kwargs)
 

@@ -89,12 +89,15 @@ def function_parts(function: Callable[..., Any], *outer: object) -> Iterator[byt
         if any(value is known for known in (function, *outer)):
             continue  # it calls itself
         yield name.encode()
-        if inspect.isroutine(value):
-            yield from function_parts(value, function, *outer)
-        elif isinstance(value, type | ModuleType):
-            yield f"{getattr(value, '__module__', '')}.{value.__name__}".encode()
-        else:
-            yield from argument_parts(name, value)
+        try:
+            if inspect.isroutine(value):
+                yield from function_parts(value, function, *outer)
+            elif isinstance(value, type | ModuleType):
+                yield f"{getattr(value, '__module__', '')}.{value.__name__}".encode()
+            else:
+                yield from argument_parts(name, value)
+        except NoIdentityError as error:
+            raise NoIdentityError(f"it closes over {name!r}: {error}") from None
 
 
 def _contents(cell: Any) -> Any:

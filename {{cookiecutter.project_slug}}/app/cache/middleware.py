@@ -4,6 +4,7 @@ Add it first, so that it is the innermost: what is added later (CORS, request id
 hits as well. It finds the `Cache` under `cache` in the lifespan state.
 """
 
+import logging
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from app.cache.context import answering
 from app.cache.core import Cache
 from app.cache.entry import Entry
 from app.cache.flight import Miss
+from app.cache.function import marker_of
 from app.cache.guard import Guard
 from app.cache.identity import NoIdentityError
 from app.cache.key import MAX_QUERY_BYTES
@@ -26,6 +28,8 @@ from app.cache.store import Computed, Lookup
 
 MAX_PATH_CHARS = 1024
 MAX_VARY_BYTES = 256
+
+log = logging.getLogger("app.cache")
 
 
 class CacheMiddleware:
@@ -39,22 +43,30 @@ class CacheMiddleware:
 
     def __init__(self, app: ASGIApp, skips: Sequence[Any] = ()) -> None:
         self.app, self.skips = app, skips
+        self._warned: set[str] = set()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        http = scope["type"] == "http"
-        cache = (http or scope["type"] == "websocket") and scope.get("state", {}).get("cache")
-        if not cache:
+        if scope["type"] not in ("http", "websocket"):
             return self.app(scope, receive, send)
-        if http and scope["method"] in ("GET", "HEAD"):
+        cache = scope.get("state", {}).get("cache")
+        if cache and scope.get("method") in ("GET", "HEAD"):
             path = get_route_path(scope) if scope.get("root_path") else scope["path"]
             route = cache.bind(scope["app"]).find(path)
             if route is not None:
                 return _Exchange(self.app, cache, route, path, scope, receive, send).run()
         return self._pass(cache, scope, receive, send)
 
-    async def _pass(self, cache: Cache, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass(self, cache: Cache | None, scope: Scope, receive: Receive, send: Send) -> None:
         with answering(cache, scope):
             await self.app(scope, receive, send)
+        marker = marker_of(scope.get("endpoint")) if scope.get("method") == "GET" else None
+        if marker is None or not marker.policy.enabled or marker.name in self._warned:
+            return
+        self._warned.add(marker.name)
+        why = "its route was added after the start, or is not among those of the application"
+        if cache is None:
+            why = "the lifespan did not put an open cache into the state of the application"
+        log.warning("%s is answered without the cache: %s", marker.name, why)
 
 
 class _Exchange:

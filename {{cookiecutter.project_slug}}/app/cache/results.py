@@ -48,11 +48,11 @@ class Results:
         self._warned = False
 
     async def get(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        key, tags = self._address(args, kwargs)
         cache = active_cache.get(None)
         if cache is None:
             self._warn_uncached()
             return await self._function(*args, **kwargs)
+        key, tags = self._address(args, kwargs)
         made: Any = _NOTHING
         stored: tuple[bytes, Any] | None = None
 
