@@ -70,6 +70,22 @@ def test_no_variable_of_the_example_settings_is_given_twice(service: Service) ->
     assert len(names) == len(set(names))
 
 
+def test_one_file_gives_the_service_its_name(service: Service) -> None:
+    """Processes with different names would not see each other's writes."""
+    for file in ("compose.yaml", "Dockerfile", "Makefile"):
+        assert "SERVICE_NAME" not in service.text(file)
+    assert "\nSERVICE_NAME=\n" in service.text(".env.example")
+    image = service.text("Dockerfile").rpartition("\nFROM ")[2]
+    assert re.search(r"^COPY .*/pyproject\.toml", image, re.MULTILINE)
+
+
+def test_the_image_and_compose_know_no_token_and_the_image_is_for_production(service: Service) -> None:
+    assert re.search(r"^ +ENVIRONMENT=production ", service.text("Dockerfile"), re.MULTILINE)
+    api = yaml.safe_load(service.text("compose.yaml"))["services"]["api"]["environment"]
+    assert api["API_TOKEN"] == "${API_TOKEN:-}"
+    assert "API_TOKEN" not in service.text("Dockerfile").replace("# Without API_TOKEN", "")
+
+
 def test_images_have_one_tag_everywhere(service: Service) -> None:
     """compose.yaml decides; workflows may only repeat it."""
     images = {entry["image"] for entry in yaml.safe_load(service.text("compose.yaml"))["services"].values()}

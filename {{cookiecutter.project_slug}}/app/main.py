@@ -5,9 +5,11 @@ cache, hands them to requests as `request.state`, and closes them.
 """
 
 import gc
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, TypedDict
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -15,16 +17,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import health, metrics, problems, resources
 from app.body_limit import BodyLimitMiddleware
-from app.cache import Cache, CacheMiddleware, open_cache
+from app.cache import Cache, CacheMiddleware, CacheUnavailable, open_cache
 from app.cache.commit import invalidate_on_commit
 from app.cache.listener import declared_tags, listening
 from app.database import Base, Sessions, create_engine, create_sessions
 from app.logging import REQUEST_ID_HEADER, RequestLogMiddleware, configure_logging
 from app.settings import Settings
+from app.single_process import only_process
 
 UNAVAILABLE: dict[int | str, dict[str, Any]] = {
     503: {"description": "The database does not answer. Try again later."}
 }
+
+log = logging.getLogger(__name__)
 
 
 class State(TypedDict):
@@ -45,13 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         engine = create_engine(settings)
         sessions = create_sessions(engine)
         try:
-            async with open_cache(
-                settings.cache_url,
-                name=settings.service_name,
-                recorder=metrics.PrometheusRecorder(),
-                client_may_bypass=settings.cache_client_may_bypass,
-                strict=settings.environment != "production",
-            ) as cache:
+            async with _open_cache(settings) as cache:
                 cache.bind(app)
                 invalidate_on_commit(sessions.write, cache, strict=settings.cache_strict_writes)
                 tags = declared_tags(mapper.class_ for mapper in Base.registry.mappers)
@@ -88,6 +87,31 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in resources.routers():
         app.include_router(router, responses=UNAVAILABLE)
     return app
+
+
+@asynccontextmanager
+async def _open_cache(settings: Settings) -> AsyncIterator[Cache]:
+    # Tests open many in one process, each for a database of its own.
+    alone = urlsplit(settings.cache_url).scheme == "memory" and settings.environment != "test"
+    with only_process() if alone else nullcontext():
+        async with open_cache(
+            settings.cache_url,
+            name=settings.service_name,
+            recorder=metrics.PrometheusRecorder(),
+            client_may_bypass=settings.cache_client_may_bypass,
+            strict=settings.environment != "production",
+        ) as cache:
+            if settings.environment == "local":
+                await _forget_older_code(cache)
+            yield cache
+
+
+async def _forget_older_code(cache: Cache) -> None:
+    """Where code is edited and loaded again, what it was before must not answer."""
+    try:
+        await cache.clear()
+    except CacheUnavailable as error:
+        log.warning("the cache may hold answers of older code: it was not cleared: %s", error)
 
 
 app = create_app()

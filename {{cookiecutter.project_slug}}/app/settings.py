@@ -4,6 +4,9 @@ Values come from the environment, else from a file `.env` (see `.env.example`). 
 not configured as it should be does not start: the message names the variable and what to do.
 """
 
+import sys
+import tomllib
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -11,9 +14,18 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-# Of the token and of the database, as in compose.yaml. Everybody knows it.
+# The password of the database in compose.yaml, and the token of `make run`. Everybody knows it.
 DEVELOPMENT_SECRET = "local-development-only"
 MAKE_A_SECRET = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
+MIN_TOKEN_CHARACTERS = 32
+# Uvicorn starts a worker that ends otherwise anew, for ever.
+STARTUP_FAILURE = 3
+
+
+def project_name() -> str:
+    """From pyproject.toml, so that all processes agree on it: keys of the cache begin with it."""
+    project = Path(__file__).parents[1] / "pyproject.toml"
+    return str(tomllib.loads(project.read_text("utf-8"))["project"]["name"])
 
 
 class Settings(BaseSettings):
@@ -27,7 +39,7 @@ class Settings(BaseSettings):
     )
 
     environment: Literal["local", "test", "production"] = "local"
-    service_name: str = Field(default="service", pattern=r"^[a-z][a-z0-9-]*$")
+    service_name: str = Field(default_factory=project_name, pattern=r"^[a-z][a-z0-9-]*$")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     database_url: str = Field(
@@ -37,12 +49,12 @@ class Settings(BaseSettings):
     database_pool_size: int = Field(default=10, ge=1)
     database_timeout_seconds: float = Field(default=10, gt=0)
 
-    cache_url: str = Field(default="memory://", repr=False)
+    cache_url: str = Field(default="", repr=False)
     cache_strict_writes: bool = False
     cache_client_may_bypass: bool = False
     cache_listen: bool = False
 
-    api_token: SecretStr = SecretStr(DEVELOPMENT_SECRET)
+    api_token: SecretStr | None = None
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
 
     @classmethod
@@ -56,7 +68,8 @@ class Settings(BaseSettings):
                 f"{item['msg'].removeprefix('Value error, ')}"
                 for item in error.errors(include_input=False)
             )
-            raise SystemExit("\n".join(["The service is not configured:", *problems])) from None
+            sys.stderr.write("\n".join(["The service is not configured:", *problems, ""]))
+            raise SystemExit(STARTUP_FAILURE) from None
 
     @field_validator("cors_origins", mode="before")
     @classmethod
@@ -84,15 +97,31 @@ class Settings(BaseSettings):
         # Hosting platforms hand out postgres:// and postgresql://, which mean another driver.
         return url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
 
+    @field_validator("cache_url")
+    @classmethod
+    def _check_cache_url(cls, value: str, info: ValidationInfo) -> str:
+        if not value and _in_production(info):
+            raise ValueError(
+                "is not set: redis://host:6379/0, rediss:// with TLS,"
+                " or memory:// where one process is all there is"
+            )
+        return value or "memory://"
+
     @field_validator("api_token")
     @classmethod
-    def _check_api_token(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
-        if _in_production(info) and value.get_secret_value() == DEVELOPMENT_SECRET:
-            raise ValueError(
-                "is not set, or is the default, which everybody knows."
-                f" Make one with: {MAKE_A_SECRET}"
-            )
-        return value
+    def _check_api_token(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        token = value.get_secret_value().strip() if value is not None else ""
+        if _in_production(info):
+            problem = ""
+            if not token:
+                problem = "is not set."
+            elif token == DEVELOPMENT_SECRET:
+                problem = "is the one of `make run`, which everybody knows."
+            elif len(token) < MIN_TOKEN_CHARACTERS:
+                problem = f"is shorter than {MIN_TOKEN_CHARACTERS} characters."
+            if problem:
+                raise ValueError(f"{problem} Make one with: {MAKE_A_SECRET}")
+        return SecretStr(token) if token else None
 
 
 def _in_production(info: ValidationInfo) -> bool:

@@ -17,11 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from dotenv import dotenv_values
+
 from devtools.postgres import postgres_server
 from devtools.processes import HOST, Command, DevtoolsError, GuardedProcess, free_port
 from devtools.redis import redis_server
 
 APP_PORT = 8000
+# Everybody knows it: production refuses it, and here only this machine can connect.
+DEVELOPMENT_TOKEN = "local-development-only"
 HIGHEST_PORT = 65_535
 LIVE_CHECK_SECONDS = 0.1
 
@@ -59,6 +63,8 @@ def run(services: Services) -> int:
         if port != preferred:
             say(f"Port {preferred} is taken; the application uses {port}.")
         threading.Thread(target=_announce, args=[port], daemon=True).start()
+        if not _has_token(environment) and "UVICORN_HOST" not in environment:
+            environment["API_TOKEN"] = DEVELOPMENT_TOKEN
         # Only app/ is watched: saving a test does not restart the service.
         options = ["--reload", "--reload-dir", "app", "--port", str(port)]
         return _run([sys.executable, "-m", "uvicorn", "app.main:app", *options], environment)
@@ -113,6 +119,10 @@ def _ignored_folder(data: Path, name: str) -> Path:
     except OSError as error:
         raise DevtoolsError(f"Cannot write {folder}: {error.strerror}") from error
     return folder
+
+
+def _has_token(environment: Mapping[str, str]) -> bool:
+    return bool(environment.get("API_TOKEN") or dotenv_values(".env").get("API_TOKEN"))
 
 
 def _app_port() -> int:

@@ -12,10 +12,11 @@ from sqlalchemy import event
 from starlette.types import Receive, Scope, Send
 
 from app.main import State, create_app
-from app.settings import DEVELOPMENT_SECRET, Settings
+from app.settings import Settings
 
 HIT_SECONDS = 20
-AUTHORIZED = {"Authorization": f"Bearer {DEVELOPMENT_SECRET}"}
+TOKEN = "a-token-that-tests-use-and-nobody-else"
+AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 
 
 class Client(httpx.AsyncClient):
@@ -45,7 +46,8 @@ async def serving(
 
 
 def make_settings(**values: Any) -> Settings:
-    return Settings(environment="test", log_level="WARNING", **values)
+    values = {"environment": "test", "log_level": "WARNING", "api_token": TOKEN} | values
+    return Settings(**values)
 
 
 def cache_status(response: httpx.Response) -> str:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import httpx
 
 from app.settings import Settings
+from tests.clients import TOKEN
 from tests.services import SERVICE, free_port
 
 START_SECONDS, STOP_SECONDS = 30, 10
@@ -23,6 +24,8 @@ async def uvicorn(settings: Settings) -> AsyncIterator[str]:
         cwd=SERVICE,
         env={
             **os.environ,
+            "ENVIRONMENT": "test",
+            "API_TOKEN": TOKEN,
             "DATABASE_URL": settings.database_url,
             "CACHE_URL": settings.cache_url,
             "LOG_LEVEL": "WARNING",

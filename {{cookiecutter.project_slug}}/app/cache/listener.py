@@ -19,6 +19,7 @@ from app.cache.core import Cache
 from app.cache.policy import MAX_TAG_CHARS, Tag
 
 CHANNEL = "cache_tags"
+TRIGGER = "notify_cache_tags"
 # After this long without news the connection is asked, and has as long again to answer.
 HEARTBEAT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -58,6 +59,7 @@ class _Listener:
         self._heard: set[str] = set()
         self._news = asyncio.Event()
         self._retry_seconds = FIRST_RETRY_SECONDS
+        self._looked_for_triggers = False
 
     async def run(self) -> None:
         while True:
@@ -74,10 +76,22 @@ class _Listener:
         try:
             connection.add_termination_listener(self._wake)
             async with asyncio.timeout(HEARTBEAT_SECONDS):
+                await self._look_for_triggers(connection)
                 await connection.add_listener(CHANNEL, self._hear)
             await self._follow(connection)
         finally:
             connection.terminate()  # at once: a silent server would not take leave
+
+    async def _look_for_triggers(self, connection: Connection) -> None:
+        if not self._looked_for_triggers and not await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgname = $1 AND tgenabled <> 'D')", TRIGGER
+        ):
+            log.warning(
+                "CACHE_LISTEN is on, and no trigger named %s is in the database: writes that bypass"
+                " the service are not heard. README.md says how to add them.",
+                TRIGGER,
+            )
+        self._looked_for_triggers = True
 
     def _connect_arguments(self) -> dict[str, Any]:
         url = make_url(self._url)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import secrets
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -10,28 +11,34 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
+import pytest
+from fastapi import FastAPI
 
-from app.settings import Settings
+from app.cache import cache
+from app.main import create_app
+from app.settings import STARTUP_FAILURE, Settings
+from tests.clients import make_settings, serving
 from tests.services import SERVICE, free_port
 
 ANSWER_SECONDS = 30
 
 
 @asynccontextmanager
-async def uvicorn(port: int, **environment: str) -> AsyncIterator[Process]:
+async def uvicorn(port: int, *options: str, **environment: str) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port)),
+        *(sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port), *options),
         cwd=SERVICE,
         env=os.environ | environment,
         stderr=PIPE,
         stdout=PIPE,
+        start_new_session=True,
     )
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             yield process
     finally:
         if process.returncode is None:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # with its workers
             await process.communicate()
 
 
@@ -49,7 +56,7 @@ async def test_it_serves_in_production_logs_json_and_ends_when_told(settings: Se
     port = free_port()
     production = {
         "ENVIRONMENT": "production",
-        "API_TOKEN": "a secret",
+        "API_TOKEN": secrets.token_urlsafe(32),
         "DATABASE_URL": settings.database_url,
         "CACHE_URL": settings.cache_url,
     }
@@ -69,6 +76,73 @@ async def test_it_serves_in_production_logs_json_and_ends_when_told(settings: Se
 async def test_it_does_not_start_in_production_without_secrets() -> None:
     async with uvicorn(free_port(), ENVIRONMENT="production", API_TOKEN="") as process:
         _, stderr = await process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == STARTUP_FAILURE
     assert "API_TOKEN: is not set" in stderr.decode()
     assert "Traceback" not in stderr.decode()
+
+
+async def test_nor_does_it_try_for_ever_with_several_workers() -> None:
+    async with uvicorn(free_port(), "--workers", "2", ENVIRONMENT="production") as process:
+        _, stderr = await process.communicate()
+    assert "API_TOKEN: is not set" in stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("options", "environment"), [(["--workers", "2"], {}), ([], {"WEB_CONCURRENCY": "2"})]
+)
+async def test_several_processes_do_not_start_with_a_cache_of_one(
+    options: list[str], environment: dict[str, str]
+) -> None:
+    async with uvicorn(free_port(), *options, **environment, CACHE_URL="memory://") as process:
+        _, stderr = await process.communicate()
+    assert "CACHE_URL is memory://, a cache of one process, and this is not the" in stderr.decode()
+
+
+async def test_nor_a_second_one_while_the_first_one_runs() -> None:
+    port = free_port()
+    live = f"http://127.0.0.1:{port}/health/live"
+    async with uvicorn(port, CACHE_URL="memory://") as first:
+        assert (await first_answer(first, live, {})).status_code == 200
+        async with uvicorn(free_port(), CACHE_URL="memory://") as second:
+            _, stderr = await second.communicate()
+        assert second.returncode == STARTUP_FAILURE
+        assert "CACHE_URL is memory://" in stderr.decode()
+        assert (await first_answer(first, live, {})).status_code == 200
+    # Killed, not ended: what is left of it holds nobody up.
+    async with uvicorn(port, CACHE_URL="memory://") as third:
+        assert (await first_answer(third, live, {})).status_code == 200
+
+
+def versioned(settings: Settings, version: int) -> FastAPI:
+    app = create_app(settings)
+
+    @app.get("/version")
+    @cache(60, public=True)
+    async def shown() -> int:
+        return version
+
+    return app
+
+
+async def test_code_that_was_edited_does_not_meet_the_answers_of_the_old_code(
+    settings: Settings,
+) -> None:
+    answers = {}
+    for environment in ("test", "local"):
+        mine = settings.model_copy(update={"environment": environment})
+        async with serving(app=versioned(mine, 1)) as client:
+            assert (await client.get("/version")).json() == 1
+            assert (await client.get("/version")).json() == 1
+        async with serving(app=versioned(mine, 2)) as client:
+            answers[environment] = (await client.get("/version")).json()
+    assert answers == {"test": 1, "local": 2}
+
+
+async def test_a_local_service_starts_although_its_cache_cannot_be_cleared(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    nowhere = f"redis://127.0.0.1:{free_port()}/0"
+    settings = make_settings(environment="local", database_url=database_url, cache_url=nowhere)
+    async with serving(app=versioned(settings, 1)) as client:
+        assert (await client.get("/version")).json() == 1
+    assert "it was not cleared" in caplog.text

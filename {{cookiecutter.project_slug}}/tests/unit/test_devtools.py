@@ -384,6 +384,35 @@ def test_killing_up_leaves_no_command_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_postgres")
+@pytest.mark.parametrize(
+    ("dotenv", "host", "token"),
+    [
+        ("", None, "local-development-only"),
+        ("API_TOKEN=of-the-developer", None, None),  # the application reads .env itself
+        ("", "0.0.0.0", None),
+    ],
+)
+def test_run_gives_a_token_that_is_known_only_where_nobody_else_can_use_it(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    dotenv: str,
+    host: str | None,
+    token: str | None,
+) -> None:
+    (tmp_path / "alembic.py").touch()
+    (tmp_path / "uvicorn.py").write_text(
+        "import os; print('token', os.environ.get('API_TOKEN'), flush=True)"
+    )
+    (tmp_path / ".env").write_text(dotenv)
+    monkeypatch.setenv("PYTHONPATH", str(SERVICE))
+    monkeypatch.delenv("API_TOKEN", raising=False)
+    if host is not None:
+        monkeypatch.setenv("UVICORN_HOST", host)
+    with started([sys.executable, "-m", "devtools", "run"], cwd=tmp_path) as process:
+        assert line_with("token", process) == f"token {token}"
+
+
+@pytest.mark.usefixtures("no_postgres")
 def test_run_migrates_and_shows_where_the_application_answers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

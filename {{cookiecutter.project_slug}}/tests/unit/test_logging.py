@@ -18,7 +18,8 @@ def production_log() -> Iterator[io.StringIO]:
     configure_logging(
         Settings(
             environment="production",
-            api_token="9Xb",
+            api_token="9Xb" * 11,
+            cache_url="redis://cache/0",
             database_url="postgresql://app:s3cret@db/app",
         )
     )

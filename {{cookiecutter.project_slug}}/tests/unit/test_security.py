@@ -7,7 +7,7 @@ import pytest
 from app.main import create_app
 from app.security import token_required
 from app.settings import DEVELOPMENT_SECRET, Settings
-from tests.clients import AUTHORIZED, Client, serving
+from tests.clients import AUTHORIZED, TOKEN, Client, make_settings, serving
 
 
 @pytest.fixture
@@ -22,6 +22,20 @@ async def client(settings: Settings) -> AsyncIterator[Client]:
         yield client
 
 
+async def test_without_a_token_nobody_may_write() -> None:
+    app = create_app(make_settings(api_token=None))
+
+    @app.post("/write", dependencies=[token_required])
+    async def write() -> str:
+        return "written"
+
+    async with serving(app=app) as client:
+        for token in ("", DEVELOPMENT_SECRET, "None"):
+            response = await client.post("/write", headers={"Authorization": f"Bearer {token}"})
+            assert response.status_code == 401
+            assert response.json()["detail"] == "Nobody may write: the service has no API_TOKEN."
+
+
 async def test_whoever_has_the_token_may_write(client: Client) -> None:
     assert (await client.post("/write", headers=AUTHORIZED)).status_code == 200
 
@@ -34,10 +48,10 @@ async def test_whoever_has_the_token_may_write(client: Client) -> None:
         "Bearer",
         "Bearer ",
         "Bearer wrong",
-        f"Bearer {DEVELOPMENT_SECRET}x",
-        f"Bearer {DEVELOPMENT_SECRET[:-1]}",
-        f"Basic {DEVELOPMENT_SECRET}",
-        DEVELOPMENT_SECRET,
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        f"Basic {TOKEN}",
+        TOKEN,
         "Bearer wörd",
     ],
 )

@@ -4,15 +4,24 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from pydantic import ValidationError
 from sqlalchemy.engine import make_url
 
-from app.settings import DEVELOPMENT_SECRET, Settings
+from app.settings import (
+    DEVELOPMENT_SECRET,
+    MIN_TOKEN_CHARACTERS,
+    STARTUP_FAILURE,
+    Settings,
+    project_name,
+)
 
 SERVICE = Path(__file__).parents[2]
 GOOD_URL = "postgresql+asyncpg://app:s3cret@db/app"
+GOOD_TOKEN = "9Xb" * 11
+CACHE_URL = "redis://cache/0"
 VARIABLE = re.compile(r"^([A-Z_]+)=(.*)$", re.MULTILINE)
 
 
@@ -27,34 +36,70 @@ def test_every_setting_is_in_env_example_and_nothing_else_is() -> None:
 def test_env_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     default = Settings()
     for name, value in documented().items():
-        if name != "SERVICE_NAME":  # the one that a project is generated with
-            monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, value)
     assert Settings() == default
 
 
-def test_production_refuses_the_default_token() -> None:
+def production(**values: str) -> Settings:
+    good = {"database_url": GOOD_URL, "cache_url": CACHE_URL, "api_token": GOOD_TOKEN}
+    return Settings(environment="production", **good | values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "   ",
+        "x",
+        "x" * (MIN_TOKEN_CHARACTERS - 1),
+        "x".center(2 * MIN_TOKEN_CHARACTERS),
+        DEVELOPMENT_SECRET,
+        f" {DEVELOPMENT_SECRET}\n",
+    ],
+)
+def test_production_refuses_a_token_that_can_be_guessed(token: str) -> None:
     with pytest.raises(ValidationError, match=r"(?s)api_token.*secrets.token_urlsafe"):
-        Settings(environment="production", database_url=GOOD_URL)
+        production(api_token=token)
+
+
+def test_production_refuses_to_be_without_a_token() -> None:
+    with pytest.raises(ValidationError, match=r"api_token\n.*is not set"):
+        Settings(environment="production", database_url=GOOD_URL, cache_url=CACHE_URL)
+
+
+@pytest.mark.parametrize("environment", ["local", "test"])
+def test_elsewhere_there_is_no_token_unless_it_is_set(
+    environment: Literal["local", "test"],
+) -> None:
+    assert Settings(environment=environment).api_token is None
+    assert Settings(environment=environment, api_token=" ").api_token is None
+
+
+def test_spaces_around_a_token_are_no_part_of_it() -> None:
+    # No header has them: such a token could never be sent.
+    token = production(api_token=f" {GOOD_TOKEN}\n").api_token
+    assert token is not None
+    assert token.get_secret_value() == GOOD_TOKEN
+
+
+def test_production_wants_to_be_told_where_the_cache_is() -> None:
+    with pytest.raises(ValidationError, match=r"cache_url\n.*is not set: redis://"):
+        production(cache_url="")
+    assert production(cache_url="memory://").cache_url == "memory://"
+    assert Settings().cache_url == "memory://"
+
+
+def test_the_name_is_that_of_the_project_unless_another_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Settings().service_name == project_name()
+    monkeypatch.setenv("SERVICE_NAME", "a-second-deployment")
+    assert Settings().service_name == "a-second-deployment"
 
 
 def test_production_refuses_the_default_database_password() -> None:
     with pytest.raises(ValidationError, match=r"(?s)database_url.*default password"):
-        Settings(
-            environment="production",
-            api_token="9Xb",
-            database_url=f"postgresql://app:{DEVELOPMENT_SECRET}@db/app",
-        )
-
-
-def test_production_starts_with_secrets_of_its_own() -> None:
-    settings = Settings(environment="production", api_token="9Xb", database_url=GOOD_URL)
-    assert settings.api_token.get_secret_value() == "9Xb"
-
-
-def test_an_empty_token_is_the_default_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("API_TOKEN", "")
-    with pytest.raises(ValidationError, match="api_token"):
-        Settings(environment="production", database_url=GOOD_URL)
+        production(database_url=f"postgresql://app:{DEVELOPMENT_SECRET}@db/app")
 
 
 def test_a_refused_start_says_which_variable_and_how_to_make_a_value() -> None:
@@ -66,8 +111,9 @@ def test_a_refused_start_says_which_variable_and_how_to_make_a_value() -> None:
         text=True,
         check=False,
     )
-    assert start.returncode == 1
+    assert start.returncode == STARTUP_FAILURE
     assert "API_TOKEN: is not set" in start.stderr
+    assert "CACHE_URL: is not set" in start.stderr
     assert "DATABASE_URL: has the default password" in start.stderr
     assert "secrets.token_urlsafe(32)" in start.stderr
     assert "Traceback" not in start.stderr
@@ -87,12 +133,13 @@ def test_anything_but_a_postgres_url_is_refused(url: str) -> None:
 
 
 def test_secrets_are_not_printed() -> None:
-    settings = Settings(api_token="9Xb", database_url=GOOD_URL)
-    assert "9Xb" not in repr(settings)
+    settings = Settings(api_token=GOOD_TOKEN, database_url=GOOD_URL)
+    assert GOOD_TOKEN not in repr(settings)
     assert "s3cret" not in repr(settings)
     with pytest.raises(ValidationError) as refused:
-        Settings(environment="production", database_url="mysql://app:s3cret@db/app")
+        production(database_url="mysql://app:s3cret@db/app", api_token="sh0rt")
     assert "s3cret" not in str(refused.value)
+    assert "sh0rt" not in str(refused.value)
 
 
 def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
