@@ -32,7 +32,8 @@ def require_match(if_match: list[str] | None, version: uuid.UUID) -> None:
 def _matches(if_match: str, version: uuid.UUID) -> bool:
     if if_match.strip() == "*":
         return True
-    # A weak tag never matches here. A cache marks compressed copies with a suffix: "…-gzip".
+    # A weak tag never matches here. What the cache adds after a dash tells apart what is shown: a
+    # hash of it, and its coding. A change is of the row, whose version stands before the dash.
     return any(
         not weak and opaque.partition("-")[0] == version.hex
         for weak, opaque in _ENTITY_TAG.findall(if_match)

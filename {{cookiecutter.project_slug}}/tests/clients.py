@@ -55,6 +55,11 @@ def cache_status(response: httpx.Response) -> str:
     return response.headers["Cache-Status"].split("; ")[1]
 
 
+def version(response: httpx.Response) -> str:
+    """What `If-Match` compares: the ETag of a write, and the beginning of that of a read."""
+    return response.headers["ETag"].strip('"').partition("-")[0]
+
+
 async def until_hit(client: Client, url: str) -> httpx.Response:
     """The first answer from the cache, with the SQL that was sent for it in `statements`.
 

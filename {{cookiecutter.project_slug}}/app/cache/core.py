@@ -48,7 +48,7 @@ class Cache:
     ) -> None:
         self.backend, self.name, self.slug = backend, name, name.encode()
         self.client_may_bypass, self._strict = client_may_bypass, strict
-        self._refused: set[tuple[str, str]] = set()
+        self._said: set[tuple[str, str]] = set()
         self.recorder: Recorder = recorder or Counters()
         rng = rng or random.Random()
         self.store = Store(backend, self.recorder, clock=clock, rng=rng)
@@ -72,9 +72,13 @@ class Cache:
         if self._strict:
             raise error
         self.recorder.count("refused", reason)
-        if (reason, where) not in self._refused:
-            self._refused.add((reason, where))
-            log.warning("%s is answered without the cache: %s", where, error)
+        self.say_once(reason, where, error)
+
+    def say_once(self, reason: str, where: str, why: object) -> None:
+        """Logs what happens at every request, so that nobody would see it otherwise."""
+        if (reason, where) not in self._said:
+            self._said.add((reason, where))
+            log.warning("%s is answered without the cache: %s", where, why)
 
     async def ping(self) -> None:
         """Raises CacheUnavailable when the backend does not answer."""

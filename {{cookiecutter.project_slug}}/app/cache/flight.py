@@ -92,7 +92,7 @@ class Flights:
             miss, found.started, asyncio.get_running_loop().create_future(), predecessor=current
         )
         self._flights[miss.key] = flight
-        self._run(self._fly(flight))
+        self.run(self._fly(flight))
         return flight, True
 
     def refresh(self, miss: Miss, found: Lookup) -> None:
@@ -121,10 +121,12 @@ class Flights:
         if late:
             await asyncio.wait(late)
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    def run(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Runs `work` in a task that `drain` waits for."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _fly(self, flight: Flight) -> None:
         miss, owner = flight.miss, False

@@ -4,6 +4,7 @@ Add it first, so that it is the innermost: what is added later (CORS, request id
 hits as well. It finds the `Cache` under `cache` in the lifespan state.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
 from typing import Any
@@ -20,8 +21,8 @@ from app.cache.function import marker_of
 from app.cache.guard import Guard
 from app.cache.identity import NoIdentityError
 from app.cache.key import MAX_QUERY_BYTES
-from app.cache.negotiation import accepts_gzip, headers_of_304, not_modified
-from app.cache.origin import ask
+from app.cache.negotiation import accepts_gzip, age_of, headers_of_304, joined, not_modified
+from app.cache.origin import Origin
 from app.cache.payload import Response, decode
 from app.cache.routes import CachedRoute
 from app.cache.store import Computed, Lookup
@@ -51,8 +52,9 @@ class CacheMiddleware:
         cache = scope.get("state", {}).get("cache")
         if cache and scope.get("method") in ("GET", "HEAD"):
             path = get_route_path(scope) if scope.get("root_path") else scope["path"]
-            route = cache.bind(scope["app"]).find(path)
-            if route is not None:
+            table = cache.bind(scope["app"])
+            route = table.find(path)
+            if route is not None and not (scope["method"] == "HEAD" and table.answers_head(path)):
                 return _Exchange(self.app, cache, route, path, scope, receive, send).run()
         return self._pass(cache, scope, receive, send)
 
@@ -86,6 +88,8 @@ class _Exchange:
         self.scope, self.receive, self.send = scope, receive, send
         self.policy = route.policy
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        if len(self.headers) < len(scope["headers"]):
+            self.headers = joined(scope["headers"])
 
     async def run(self) -> None:
         reason = self._why_not_cached()
@@ -113,9 +117,11 @@ class _Exchange:
             self.cache.recorder.hit("fresh", found.entry)
             await self._send(self._fresh_response(found.entry, found.now))
             return
-        miss = Miss(key, tags, self.policy, self._ask_origin)
+        origin = Origin(self.app, self.cache, self.route, self.scope)
+        miss = Miss(key, tags, self.policy, origin.ask)
         if found.state == "stale" and found.entry is not None:
             self.cache.recorder.hit("stale", found.entry)
+            origin.abandon()
             with answering(self.cache, None):
                 self.cache.flights.refresh(miss, found)
             status = b"fwd=stale; ttl=%d" % found.ttl
@@ -123,7 +129,18 @@ class _Exchange:
         elif self.cache.is_hit_for_miss(key):
             await self._pass("uri-miss", "hit-for-miss")
         else:
-            await self._send_computed(await self.cache.compute(miss, found), found)
+            await self._miss(miss, found, origin)
+
+    async def _miss(self, miss: Miss, found: Lookup, origin: Origin) -> None:
+        try:
+            result = await self.cache.compute(miss, found)
+        except asyncio.CancelledError:
+            origin.abandon()
+            raise
+        if origin.streams:
+            await origin.stream_to(self.receive, self._forwarding("uri-miss", "stream"))
+        else:
+            await self._send_computed(result, found)
 
     async def _send_computed(self, result: Computed | Entry | None, found: Lookup) -> None:
         if result is None or result.payload is None:
@@ -174,11 +191,15 @@ class _Exchange:
         with answering(self.cache, None):
             return await guard.identify(scope, self.receive)
 
-    async def _ask_origin(self) -> Computed:
-        return await ask(self.app, self.cache, self.policy, self.scope)
-
     async def _pass(self, forward: str, detail: str) -> None:
         """Lets the route answer this request itself, whatever it sends."""
+        send = self._forwarding(forward, detail)
+        scope = {**self.scope, "method": "GET"}
+        with answering(self.cache, scope):
+            await self.app(scope, self.receive, send)
+
+    def _forwarding(self, forward: str, detail: str) -> Send:
+        """A `send` for what the route answers to this request alone."""
         self.cache.recorder.count("bypass", detail)
         status = b"%s; fwd=%s; detail=%s" % (self.cache.slug, forward.encode(), detail.encode())
 
@@ -189,9 +210,7 @@ class _Exchange:
                 message = {**message, "body": b""}
             await self.send(message)
 
-        scope = {**self.scope, "method": "GET"}
-        with answering(self.cache, scope):
-            await self.app(scope, self.receive, send)
+        return send
 
     @property
     def _accepts_gzip(self) -> bool:
@@ -210,13 +229,16 @@ class _Exchange:
         return response
 
     def _response(self, entry: Entry, now: int, status: bytes) -> Response:
+        """RFC 9111 section 5.1: the age that the origin gave it, and the time in this cache."""
         response = decode(entry.payload, gzip=self._accepts_gzip)
-        age = max(0, now - entry.created) // 1000
+        age = max(0, now - entry.created) // 1000 + age_of(response.headers)
+        response.headers[:] = [pair for pair in response.headers if pair[0] != b"age"]
         response.headers.append((b"age", b"%d" % age))
         self._say(response, status)
         return response
 
     def _say(self, response: Response, status: bytes) -> None:
+        """RFC 9211 section 2: behind what caches before this one have said."""
         response.headers.append((b"cache-status", b"%s; %s" % (self.cache.slug, status)))
 
     async def _send(self, response: Response) -> None:

@@ -1,77 +1,161 @@
 """The route itself, asked for an answer that can be stored: without the conditions of one client,
-and with what it sends kept in memory."""
+and with what it sends kept in memory.
+
+The route runs in a task of its own, which may outlive the answer: what it does after its last byte
+(background tasks, dependencies that clean up) keeps nobody waiting. An answer in parts cannot be
+stored: it goes on to the client that asked, as the route makes it.
+"""
 
 import asyncio
-from collections.abc import Iterator
-from functools import partial
+import logging
+from typing import TypeAlias
 
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.cache.context import answering
 from app.cache.core import Cache
-from app.cache.negotiation import Headers
 from app.cache.payload import Response, encode, encode_as_it_is, why_not_stored
-from app.cache.policy import Policy
-from app.cache.store import Computed
+from app.cache.routes import CachedRoute
+from app.cache.store import MAX_PAYLOAD_BYTES, Computed
+
+# From this size on, a body is compressed and hashed in a thread: about a millisecond each.
+THREAD_BYTES = 256 * 1024
+
+_CONDITIONS = (b"if-none-match", b"if-modified-since", b"if-range", b"range")
+
+Client: TypeAlias = tuple[Receive, Send]
+
+# Said once for each route. An error, or Cache-Control of its own, is none of these.
+REASONS = {
+    "stream": "its answer comes in parts. Return it whole, and look for middleware inside "
+    "CacheMiddleware: @app.middleware('http') makes parts of every answer",
+    "set-cookie": "its answer sets a cookie",
+    "vary": "its answer names request headers in Vary that are not in vary=. If they are not the "
+    "endpoint's, look for middleware inside CacheMiddleware, such as GZip",
+    "partial": "its answer is a range of something",
+    "header": "a header of its answer holds a line break",
+    "too large": f"its answer is larger than {MAX_PAYLOAD_BYTES // 2**20} MiB",
+}
+
+log = logging.getLogger("app.cache")
 
 
-class StreamingResponseError(RuntimeError):
-    """A cached endpoint answered in more than one part; only whole bodies can be cached."""
+class Origin:
+    """One run of a route, for the request that misses."""
 
+    def __init__(self, app: ASGIApp, cache: Cache, route: CachedRoute, scope: Scope) -> None:
+        self._app, self._cache, self._route = app, cache, route
+        self._scope = {
+            **scope,
+            "method": "GET",
+            "state": dict(scope.get("state", {})),
+            "headers": [pair for pair in scope["headers"] if pair[0] not in _CONDITIONS],
+            # A server's other ways to send, such as a file by its path, would bypass the capture.
+            "extensions": {},
+        }
+        loop = asyncio.get_running_loop()
+        self._answer: asyncio.Future[Response | None] = loop.create_future()
+        self._client: asyncio.Future[Client | None] = loop.create_future()
+        self._run: asyncio.Task[None] | None = None
+        self._start: Message = {}
+        self._unread = True
 
-async def ask(app: ASGIApp, cache: Cache, policy: Policy, scope: Scope) -> Computed:
-    """The uncached answer, from the route itself. Run it in a task of its own."""
-    scope = {
-        **scope,
-        "method": "GET",
-        "state": dict(scope.get("state", {})),
-        "headers": [
-            (name, value)
-            for name, value in scope["headers"]
-            if name not in (b"if-none-match", b"if-modified-since", b"range")
-        ],
-    }
-    capture = Capture()
-    try:
-        with answering(cache, scope):
-            await app(scope, partial(_empty_request, iter((True,))), capture)
-    except StreamingResponseError:
-        return Computed(None, storable=False, shared=False)
-    response = capture.response
-    reason = why_not_stored(response, policy)
-    failed = response.status >= 500
-    if reason is None:
-        expire = policy.expire_not_found if response.status == 404 else None
-        return Computed(encode(response, policy), expire=expire)
-    cache.recorder.count("rejected", reason)
-    shared = reason == "status"  # the last reason that is looked for: nothing else forbids it
-    return Computed(encode_as_it_is(response), storable=False, shared=shared, failed=failed)
-
-
-class Capture:
-    """An ASGI `send` that keeps the response. Raises StreamingResponseError on a second part."""
-
-    def __init__(self) -> None:
-        self._status, self._body = 0, b""
-        self._headers: Headers = []
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._status = message["status"]
-            self._headers = [(bytes(n).lower(), bytes(v)) for n, v in message["headers"]]
-        elif message["type"] == "http.response.body":
-            if message.get("more_body"):
-                raise StreamingResponseError
-            self._body = message.get("body", b"")
+    async def ask(self) -> Computed:
+        """The uncached answer, as soon as its last byte is known."""
+        self._run = self._cache.flights.run(self._serve())
+        self._run.add_done_callback(self._ended)
+        try:
+            response = await self._answer
+        except asyncio.CancelledError:
+            self._run.cancel()
+            raise
+        if response is None:
+            self._reject("stream")
+            return Computed(None, storable=False, shared=False)
+        return await self._computed(response)
 
     @property
-    def response(self) -> Response:
-        return Response(self._status, self._headers, self._body)
+    def streams(self) -> bool:
+        """Whether the answer comes in parts, which wait for `stream_to`."""
+        return self._answer.done() and self._answer.result() is None
+
+    async def stream_to(self, receive: Receive, send: Send) -> None:
+        assert self._run is not None
+        self._client.set_result((receive, send))
+        await self._run
+
+    def abandon(self) -> None:
+        """Nobody is there for an answer in parts: the run ends where it would send one."""
+        if not self._client.done():
+            self._client.set_result(None)
+
+    async def _serve(self) -> None:
+        with answering(self._cache, self._scope):
+            await self._app(self._scope, self._receive, self._send)
+
+    async def _computed(self, response: Response) -> Computed:
+        policy = self._route.policy
+        reason = why_not_stored(response, policy)
+        if reason is not None:
+            self._reject(reason)
+            shared, failed = reason in ("status", "too large"), response.status >= 500
+            return Computed(encode_as_it_is(response), storable=False, shared=shared, failed=failed)
+        expire = policy.expire_not_found if response.status == 404 else None
+        if len(response.body) < THREAD_BYTES:
+            return Computed(encode(response, policy), expire=expire)
+        return Computed(await asyncio.to_thread(encode, response, policy), expire=expire)
+
+    def _reject(self, reason: str) -> None:
+        self._cache.recorder.count("rejected", reason)
+        if (why := REASONS.get(reason)) is not None:
+            self._cache.say_once(reason, self._route.tag, why)
+
+    async def _receive(self) -> Message:
+        """A request without a body, from a client that stays unless it is sent a stream."""
+        if self._unread:
+            self._unread = False
+            return {"type": "http.request", "body": b"", "more_body": False}
+        client = await asyncio.shield(self._client)
+        return await (_never() if client is None else client[0]())
+
+    async def _send(self, message: Message) -> None:
+        client = self._client.result() if self._client.done() else None
+        if client is not None:
+            await client[1](message)
+        elif message["type"] == "http.response.start":
+            self._start = message
+        elif message["type"] == "http.response.body" and not self._answer.done():
+            if message.get("more_body"):
+                await self._hand_over(message)
+            else:
+                headers = [(bytes(n).lower(), bytes(v)) for n, v in self._start.get("headers", ())]
+                body = bytes(message.get("body", b""))
+                self._answer.set_result(Response(self._start["status"], headers, body))
+
+    async def _hand_over(self, message: Message) -> None:
+        self._answer.set_result(None)
+        client = await asyncio.shield(self._client)
+        if client is None:
+            # Not an exception: the application may have a handler for any of them.
+            assert self._run is not None
+            self._run.cancel()
+            await _never()
+        else:
+            await client[1](self._start)
+            await client[1](message)
+
+    def _ended(self, run: "asyncio.Task[None]") -> None:
+        error = None if run.cancelled() else run.exception()
+        if not self._answer.done():
+            if run.cancelled():
+                self._answer.cancel()
+            else:
+                self._answer.set_exception(error or RuntimeError("the route sent no answer"))
+        elif error is not None and not self.streams:
+            self._cache.recorder.count("error", "background")
+            log.error("GET %s failed after its answer", self._scope["path"], exc_info=error)
 
 
-async def _empty_request(unread: Iterator[bool]) -> Message:
-    """A request without a body, from a client that never leaves."""
-    if next(unread, False):
-        return {"type": "http.request", "body": b"", "more_body": False}
-    never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-    return await never
+async def _never() -> Message:
+    future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+    return await future

@@ -10,10 +10,12 @@ import struct
 from collections.abc import Sequence
 from gzip import compress
 from hashlib import blake2b
+from itertools import chain
 from typing import NamedTuple
 
-from app.cache.negotiation import Headers, tokens
+from app.cache.negotiation import Headers, lifetime, tokens, values_of
 from app.cache.policy import Policy
+from app.cache.store import MAX_PAYLOAD_BYTES
 
 # Below this, gzip saves less than a network packet.
 GZIP_MIN_BYTES = 1024
@@ -22,11 +24,14 @@ GZIP_LEVEL = 5
 _LAYOUT = struct.Struct(">HIII")
 _SENTINEL = b"\r\n"
 _COMPRESSIBLE = re.compile(rb"text/|application/([\w.+-]+\+)?(json|xml|javascript)")
-# Made anew for each answer, or about this connection alone (RFC 9110 section 7.6.1).
+# Made anew for each answer, or about one connection (RFC 9110 section 7.6.1), or not kept by a hit:
+# a hit has no ranges, Date is the server's, and Expires becomes max-age.
 _NOT_STORED = {
-    b"age", b"cache-control", b"cache-status", b"connection", b"content-length", b"date", b"etag",
-    b"keep-alive", b"server", b"transfer-encoding", b"vary",
+    b"accept-ranges", b"cache-control", b"connection", b"content-length", b"date", b"etag",
+    b"expires", b"keep-alive", b"server", b"transfer-encoding", b"vary",
 }  # fmt: skip
+# About the content as it is coded (RFC 9530 sections 2 and 3; RFC 2616 section 14.15).
+_DIGESTS = {b"content-digest", b"content-md5", b"repr-digest"}
 
 
 class Response(NamedTuple):
@@ -36,16 +41,12 @@ class Response(NamedTuple):
 
 
 def why_not_stored(response: Response, policy: Policy) -> str | None:
-    """The reason this response must not be stored; None when it may be.
-
-    The status comes last: where that is the reason, who waits for the same may have it as well.
-    """
+    """The reason this response must not be stored; None when it may be."""
     headers = response.headers
     if any(name == b"set-cookie" for name, _ in headers):
         return "set-cookie"
-    if {"no-store", "private"} & tokens(headers, b"cache-control") and not policy.per_user:
-        return "cache-control"
-    if "no-store" in tokens(headers, b"cache-control"):
+    control = tokens(headers, b"cache-control")
+    if "no-store" in control or ("private" in control and not policy.per_user):
         return "cache-control"
     if tokens(headers, b"vary") - set(policy.vary):
         return "vary"
@@ -53,6 +54,9 @@ def why_not_stored(response: Response, policy: Policy) -> str | None:
         return "partial"
     if any(_SENTINEL in name or _SENTINEL in value for name, value in headers):
         return "header"
+    # The last two forbid no sharing: who waits for the same may have it as well.
+    if _size(response) > MAX_PAYLOAD_BYTES:
+        return "too large"
     if response.status != 200 and not (response.status == 404 and policy.expire_not_found):
         return "status"
     return None
@@ -60,20 +64,17 @@ def why_not_stored(response: Response, policy: Policy) -> str | None:
 
 def encode(response: Response, policy: Policy) -> bytes:
     """The payload of a response that may be stored."""
-    body, given = response.body, dict(response.headers)
-    etag = given.get(b"etag") or b'"%s"' % blake2b(body, digest_size=16).hexdigest().encode()
-    control = given.get(b"cache-control", policy.browser.encode())
-    if policy.per_user and "private" not in tokens(response.headers, b"cache-control"):
-        control = b"private, " + control
-    kept = [(name, value) for name, value in response.headers if name not in _NOT_STORED]
+    body, etag = response.body, _etag(response)
+    kept = [pair for pair in response.headers if pair[0] not in _NOT_STORED]
     compressed = _gzip(response)
+    head = [*kept, (b"cache-control", _cache_control(response, policy))]
     vary = [*policy.vary, *(["accept-encoding"] if compressed else [])]
-    head = [*kept, (b"cache-control", control)]
     if vary:
         head.append((b"vary", ", ".join(vary).encode()))
     identity = _block([(b"etag", etag), *head, _content_length(body)])
     encoded = b""
     if compressed:
+        head = [pair for pair in head if pair[0] not in _DIGESTS]
         coding = (b"content-encoding", b"gzip")
         encoded = _block([(b"etag", _suffixed(etag)), *head, coding, _content_length(compressed)])
     layout = _LAYOUT.pack(response.status, len(identity), len(encoded), len(body))
@@ -100,14 +101,55 @@ def decode(payload: bytes, *, gzip: bool) -> Response:
     return Response(status, list(zip(lines, lines, strict=True)) if block else [], content)
 
 
+def _size(response: Response) -> int:
+    """Bytes of its payload without compression, at most: with it the headers are there twice."""
+    return 1024 + 2 * sum(map(len, chain.from_iterable(response.headers))) + len(response.body)
+
+
+def _etag(response: Response) -> bytes:
+    """RFC 9110 section 8.8.1: a strong ETag names the bytes.
+
+    An endpoint's own names a version of a row, which outlives a field that is added to the response
+    model and knows nothing of other tables. So a hash of what is shown is added to it: what stands
+    before the dash is for If-Match, the whole for If-None-Match.
+    """
+    given = values_of(response.headers, b"etag")
+    if given.startswith(b"W/"):
+        return given
+    shown = blake2b(values_of(response.headers, b"content-type"), digest_size=16)
+    shown.update(response.body)
+    digest = shown.hexdigest().encode()
+    return b'%s-%s"' % (given[:-1], digest[:16]) if given else b'"%s"' % digest
+
+
+def _cache_control(response: Response, policy: Policy) -> bytes:
+    """The endpoint's own, where it has one, else that of the policy.
+
+    Expires becomes max-age (RFC 9111 section 5.3), which counts from Age and not from a Date that
+    the server makes anew for each hit.
+    """
+    given = values_of(response.headers, b"cache-control")
+    names = tokens(response.headers, b"cache-control")
+    expires = values_of(response.headers, b"expires")
+    if expires and not {"max-age", "s-maxage"} & names:
+        max_age = b"max-age=%d" % lifetime(expires, values_of(response.headers, b"date"))
+        given = b"%s, %s" % (given, max_age) if given else max_age
+    private = b"private, " if policy.per_user and "private" not in names else b""
+    return private + (given or policy.browser.encode())
+
+
 def _gzip(response: Response) -> bytes:
-    given = dict(response.headers)
-    if len(response.body) < GZIP_MIN_BYTES or b"content-encoding" in given:
+    """Nothing where compression is not allowed (RFC 9111 section 5.2.2.6), or does not pay."""
+    body, headers = response.body, response.headers
+    if len(body) < GZIP_MIN_BYTES or values_of(headers, b"content-encoding"):
         return b""
-    if not _COMPRESSIBLE.match(given.get(b"content-type", b"")):
+    if "no-transform" in tokens(headers, b"cache-control"):
         return b""
-    compressed = compress(response.body, GZIP_LEVEL, mtime=0)
-    return compressed if len(compressed) < len(response.body) else b""
+    if not _COMPRESSIBLE.match(values_of(headers, b"content-type")):
+        return b""
+    compressed = compress(body, GZIP_LEVEL, mtime=0)
+    fits = _size(response) + len(compressed) <= MAX_PAYLOAD_BYTES
+    return compressed if fits and len(compressed) < len(body) else b""
 
 
 def _suffixed(etag: bytes) -> bytes:

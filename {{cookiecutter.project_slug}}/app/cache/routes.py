@@ -79,6 +79,7 @@ class RouteTable:
     def __init__(self, app: FastAPI) -> None:
         self._routes: list[tuple[re.Pattern[str], CachedRoute | None]] = []
         self._static: dict[str, CachedRoute] = {}
+        self._heads: list[re.Pattern[str]] = []
         self.mounted: list[FastAPI] = []
         last, unknown = 0, None
         for context in iter_route_contexts(app.routes):
@@ -91,6 +92,7 @@ class RouteTable:
             route = _cached_route(context, pattern, unknown)
             websocket = isinstance(context.original_route, WebSocketRoute)
             if websocket or "GET" not in (context.methods or {"GET"}):
+                self._heads += [pattern] if "HEAD" in (context.methods or ()) else []
                 continue
             static = route and "{" not in (context.path or "")
             if static and not any(earlier.match(context.path or "") for earlier, _ in self._routes):
@@ -111,6 +113,10 @@ class RouteTable:
             if pattern.match(path):
                 return candidate
         return None
+
+    def answers_head(self, path: str) -> bool:
+        """Whether the application has an endpoint for HEAD of this path alone."""
+        return any(pattern.match(path) for pattern in self._heads)
 
 
 def _cached_route(

@@ -10,7 +10,8 @@ from app.etags import etag, require_match
 VERSION = uuid.UUID("00000000-0000-4000-8000-00000000abcd")
 CURRENT = etag(VERSION)
 OTHER = etag(uuid.UUID(int=1))
-COMPRESSED = CURRENT[:-1] + '-gzip"'
+AS_SHOWN = CURRENT[:-1] + '-3b1010c3fdbbc2a8"'
+COMPRESSED = CURRENT[:-1] + '-3b1010c3fdbbc2a8-gzip"'
 
 
 def test_an_etag_is_the_version_in_quotes() -> None:
@@ -26,6 +27,7 @@ def test_an_etag_is_the_version_in_quotes() -> None:
         [f"{OTHER}, {CURRENT}"],
         [f"{OTHER},{CURRENT}"],
         [OTHER, CURRENT],
+        [AS_SHOWN],
         [COMPRESSED],
         [f"W/{CURRENT}, {CURRENT}"],
     ],
