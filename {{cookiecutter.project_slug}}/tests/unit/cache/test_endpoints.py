@@ -534,6 +534,44 @@ async def test_every_waiter_gets_the_error_and_nothing_is_cached(memory: Cache) 
     assert calls["fails"] == 2
 
 
+@pytest.mark.parametrize("expire_not_found", [0, 5])
+async def test_a_404_that_is_private_is_made_for_each_who_asks(
+    memory: Cache, expire_not_found: float
+) -> None:
+    app = FastAPI()
+
+    @app.get("/missing")
+    @cache(60, expire_not_found=expire_not_found)
+    async def missing() -> None:
+        calls["missing"] += 1
+        number = calls["missing"]
+        await asyncio.sleep(0)
+        raise HTTPException(404, number, {"cache-control": "private, no-store"})
+
+    async with serving(app, memory) as client:
+        answers = await asyncio.gather(*(client.get("/missing") for _ in range(5)))
+    assert sorted(answer.json()["detail"] for answer in answers) == [1, 2, 3, 4, 5]
+
+
+async def test_a_parameter_with_two_defaults_keeps_what_is_said_from_what_is_not(
+    memory: Cache,
+) -> None:
+    app = FastAPI()
+
+    async def page(limit: int = 20) -> int:
+        return limit
+
+    @app.get("/planets")
+    @cache(60)
+    async def planets(paged: Annotated[int, Depends(page)], limit: int = 50) -> list[int]:
+        return [paged, limit]
+
+    async with serving(app, memory) as client:
+        for _ in range(2):
+            for query, answer in (("", [20, 50]), ("?limit=20", [20] * 2), ("?limit=50", [50] * 2)):
+                assert (await client.get(f"/planets{query}")).json() == answer
+
+
 async def test_a_404_is_cached_when_the_policy_says_so(memory: Cache) -> None:
     async with serving(uncacheable_app(), memory) as client:
         answers = [await client.get("/missing/x") for _ in range(2)]

@@ -1,14 +1,25 @@
 """What cannot be cached safely is refused when the application starts, with the route named."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, BackgroundTasks, Cookie, Depends, FastAPI, Header, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from starlette.middleware.base import RequestResponseEndpoint
+from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.cache import Cache, InMemoryBackend, PolicyError, cache, shared_dependency
+from app.cache import (
+    Cache,
+    CacheMiddleware,
+    InMemoryBackend,
+    PolicyError,
+    cache,
+    shared_dependency,
+)
 
 
 def bind(endpoint: Callable[..., Any], **route: Any) -> None:
@@ -119,6 +130,112 @@ def test_a_guard_that_the_route_does_not_depend_on_is_refused() -> None:
 
     with pytest.raises(PolicyError, match="its guard whole_request is no dependency of the route"):
         bind(planets)
+
+
+class Timed(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        return super().get_route_handler()
+
+
+class Hosted(APIRoute):
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return super().matches(scope)
+
+
+@cache(60)
+async def planets(limit: int = 20) -> int:
+    return limit
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [(Timed, "get_route_handler"), (Hosted, "matches")],
+    ids=["handler", "match"],
+)
+@pytest.mark.parametrize("included", [False, True])
+def test_a_route_class_that_a_hit_would_skip_is_refused_by_name(
+    kind: type[APIRoute], method: str, included: bool
+) -> None:
+    app, router = FastAPI(), APIRouter(route_class=kind)
+    router.get("/planets")(planets)
+    app.include_router(router) if included else app.router.routes.extend(router.routes)
+    with pytest.raises(PolicyError, match=rf"GET /planets .*{kind.__name__} overrides {method}"):
+        Cache(InMemoryBackend()).bind(app)
+
+
+def test_a_host_before_a_cached_route_is_refused_by_name() -> None:
+    app = FastAPI()
+    app.host("api.example", FastAPI())
+    app.get("/planets")(planets)
+    with pytest.raises(PolicyError, match=r"GET /planets .*a Host stands before it"):
+        Cache(InMemoryBackend()).bind(app)
+
+
+def test_a_host_after_all_cached_routes_is_accepted() -> None:
+    app = FastAPI()
+    app.get("/planets")(planets)
+    app.host("api.example", FastAPI())
+    Cache(InMemoryBackend()).bind(app)
+
+
+async def mails(tasks: BackgroundTasks) -> None: ...
+
+
+def test_background_tasks_of_a_dependency_are_refused_by_name() -> None:
+    with pytest.raises(PolicyError, match=r"GET /planets .*dependency mails adds some"):
+        bind(planets, dependencies=[Depends(mails)])
+
+
+class Limited:
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+async def timed(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    return await call_next(request)
+
+
+def test_middleware_inside_the_cache_is_refused_by_name() -> None:
+    app = FastAPI()
+    app.add_middleware(Limited)
+    app.add_middleware(CacheMiddleware)
+    app.get("/planets")(planets)
+    with pytest.raises(PolicyError, match="middleware Limited was added before CacheMiddleware"):
+        Cache(InMemoryBackend()).bind(app)
+
+
+def test_a_middleware_function_inside_the_cache_is_refused_by_its_own_name() -> None:
+    app = FastAPI()
+    app.middleware("http")(timed)
+    app.add_middleware(CacheMiddleware, skips=[Limited])
+    app.get("/planets")(planets)
+    with pytest.raises(PolicyError, match="middleware timed was added before CacheMiddleware"):
+        Cache(InMemoryBackend()).bind(app)
+
+
+def test_middleware_that_a_hit_may_skip_or_that_sees_hits_is_accepted() -> None:
+    app = FastAPI()
+    app.add_middleware(Limited)
+    app.add_middleware(CacheMiddleware, skips=[Limited])
+    app.middleware("http")(timed)
+    app.get("/planets")(planets)
+    Cache(InMemoryBackend()).bind(app)
+
+
+async def other_limit(limit: int = 50) -> int:
+    return limit
+
+
+def test_a_tag_of_a_parameter_with_two_defaults_is_refused_by_name() -> None:
+    @cache(60, tags=["page:{limit}"])
+    async def page(limit: int = 20) -> int:
+        return limit
+
+    with pytest.raises(PolicyError, match=r"GET /planets .*\['limit'\], declared twice"):
+        bind(page, dependencies=[Depends(other_limit)])
 
 
 def test_what_is_safe_is_accepted() -> None:
