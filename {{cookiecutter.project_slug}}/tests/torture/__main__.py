@@ -1,6 +1,6 @@
 """Promise P1 under torture: writers killed at random instants while others read, in real processes.
 
-    python -m tests.torture [--kills 200] [--seconds N] [--faults] [--without NAME] [--seed N]
+    python -m tests.torture [--kills 200] [--faults [KIND …]] [--without NAME …] [--seed N]
 
 Each writer is the whole service in a process of its own and counts one country up: v1, v2, … It
 says so before and after each write, until SIGKILL meets it; its successor goes on with a higher
@@ -20,6 +20,7 @@ import asyncio
 import logging
 import random
 import sys
+from collections.abc import Sequence
 
 import redis.asyncio
 from alembic import command
@@ -34,7 +35,7 @@ from tests.services import (
     running_services,
 )
 from tests.torture.checker import EXCERPTS, NEVER, check
-from tests.torture.faults import faults_before
+from tests.torture.faults import KINDS, faults_before
 from tests.torture.history import Verdict
 from tests.torture.mechanisms import MECHANISMS
 from tests.torture.processes import Conditions
@@ -51,19 +52,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=NEVER, help="end after so long anyway")
-    parser.add_argument("--faults", action="store_true", help="harm Redis and COMMITs too")
+    parser.add_argument(
+        "--faults",
+        nargs="*",
+        choices=KINDS,
+        metavar="KIND",
+        help="harm Redis and COMMITs too: in every way, or in these",
+    )
     parser.add_argument("--hold", type=float, default=HOLD_SECONDS, help="seconds (production: 30)")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--without", choices=MECHANISMS, nargs="+", default=(), metavar="NAME")
     options = parser.parse_args()
     plan = Plan(options.kills, 1, options.seconds, options.seed, _say)
     kind = choose_kind()
-    if options.faults and kind == "external":
+    if options.faults is not None and kind == "external":
         parser.error("--faults stops Redis, and that of TEST_SERVICES=external is not ours to stop")
     logging.getLogger().setLevel(logging.WARNING)  # importing the application turned its log on
     with running_services(kind) as services:
-        torture = _torture(services, plan, options.hold, options.without, options.faults)
-        verdict = asyncio.run(torture)
+        verdict = asyncio.run(
+            _torture(services, plan, options.hold, options.without, options.faults)
+        )
     for violation in verdict.violations[:EXCERPTS]:
         _say(f"violation: {violation}")
     _say(f"seed {plan.seed}, holds of {options.hold:g} s\n{verdict.table()}")
@@ -71,24 +79,29 @@ def main() -> int:
 
 
 async def _torture(
-    services: Services, plan: Plan, hold: float, without: list[str], faults: bool
+    services: Services,
+    plan: Plan,
+    hold: float,
+    without: Sequence[str],
+    kinds: Sequence[str] | None,
 ) -> Verdict:
     _say(
         await describe(services)
-        + (", with faults" if faults else "")
+        + (", with faults" if kinds is not None else "")
         + (f", without {', '.join(without)}" if without else "")
     )
     async with database(services, "template1") as url:
         config = Config(SERVICE / "alembic.ini")
         config.attributes["database_url"] = url
         await asyncio.to_thread(command.upgrade, config, "head")
-        if not faults:
+        if kinds is None:
             async with redis.asyncio.Redis.from_url(services.cache_url) as client:
                 await client.flushdb()
             conditions = Conditions(url, services.cache_url, url, hold, without=tuple(without))
             history = await Run(conditions, plan).go()
         else:
-            async with faults_before(services.kind, url) as (harm, late_url, cache_url):
+            harmed = faults_before(services.kind, url, kinds or KINDS)
+            async with harmed as (harm, late_url, cache_url):
                 conditions = Conditions(
                     url, cache_url, late_url, hold, DATABASE_SECONDS, tuple(without)
                 )

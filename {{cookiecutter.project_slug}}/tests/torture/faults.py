@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from random import Random
@@ -18,7 +18,7 @@ from tests.torture.history import LATE_COMMIT, Event
 
 T = TypeVar("T")
 
-CALM_SECONDS, FAULT_SECONDS = (0.2, 2.5), (0.05, 0.8)
+CALM_SECONDS, FAULT_SECONDS = (0.2, 1.5), (0.05, 0.8)
 # How much older a state is than the one that it replaces.
 LAG_SECONDS = (0.1, 1.0)
 AIM_SECONDS = 1.0
@@ -37,7 +37,7 @@ REFUSALS = {
 }
 KINDS = (
     *("flush", "flush", "cut", "reset", "reset", "silence", "refuse", "delay"),
-    *("snapshot", "snapshot", "failover", "failover", *REFUSALS),
+    *("snapshot", "snapshot", "failover", "failover", *REFUSALS, LATE_COMMIT),
 )
 
 
@@ -60,11 +60,13 @@ class Faults:
     redis_proxy: FaultProxy
     commit_proxy: CommitProxy
     there: asyncio.AbstractEventLoop
+    kinds: Sequence[str]
 
     async def keep_harming_redis(self, run: Running) -> None:
-        while not run.is_over:
+        kinds = [kind for kind in self.kinds if kind != LATE_COMMIT]
+        while kinds and not run.is_over:
             await asyncio.sleep(run.rng.uniform(*CALM_SECONDS))
-            kind, seconds = run.rng.choice(KINDS), run.rng.uniform(*FAULT_SECONDS)
+            kind, seconds = run.rng.choice(kinds), run.rng.uniform(*FAULT_SECONDS)
             lag = run.rng.uniform(*LAG_SECONDS)
             if kind == "snapshot":
                 await _command(self.servers[0], "CONFIG SET save ''")
@@ -81,7 +83,7 @@ class Faults:
             run.record(Event(0, "fault", kind, 0, began, time.monotonic()))
 
     async def keep_delaying_commits(self, run: Running) -> None:
-        while not run.is_over:
+        while LATE_COMMIT in self.kinds and not run.is_over:
             await asyncio.sleep(run.rng.uniform(*CALM_SECONDS))
             with contextlib.suppress(TimeoutError):
                 await run.next("held", None, AIM_SECONDS)
@@ -144,7 +146,9 @@ async def _command(server: StoppableRedis, text: str) -> str:
 
 
 @asynccontextmanager
-async def faults_before(kind: Kind, database_url: str) -> AsyncIterator[tuple[Faults, str, str]]:
+async def faults_before(
+    kind: Kind, database_url: str, kinds: Sequence[str]
+) -> AsyncIterator[tuple[Faults, str, str]]:
     """The faults, and the URLs that lead through them: of PostgreSQL, and of Redis.
 
     The proxies have a thread of their own, so that they are not late when the run is busy.
@@ -157,7 +161,7 @@ async def faults_before(kind: Kind, database_url: str) -> AsyncIterator[tuple[Fa
         async with AsyncExitStack() as stack:
             redis_proxy, cache_url = await stack.enter_async_context(fault_proxy(servers[0].url))
             commits, late_url = await stack.enter_async_context(commit_proxy(database_url))
-            faults = Faults(servers, redis_proxy, commits, asyncio.get_running_loop())
+            faults = Faults(servers, redis_proxy, commits, asyncio.get_running_loop(), kinds)
             here.call_soon_threadsafe(ready.set_result, (faults, late_url, cache_url))
             await over.wait()
 

@@ -19,10 +19,10 @@ from typing import Any, NoReturn
 from unittest.mock import patch
 
 from fastapi import FastAPI
+from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from sqlalchemy.util import await_only
 
-from app.cache.backend import Backend, CacheUnavailable
 from app.countries import repository
 from app.countries.models import Country
 from app.countries.schemas import Alpha2, CountryUpdate
@@ -31,6 +31,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.clients import AUTHORIZED, Client, cache_status, make_settings, serving
 from tests.torture.mechanisms import switched_off
+from tests.torture.witness import Acknowledging, Witness, line, report, send
 
 # One country per writer, all on one small page.
 KEYS = ("AU", "NF", "NZ")
@@ -43,6 +44,7 @@ TASKS_PER_READER = 5
 READ_PAUSE_SECONDS, OWN_READ_PAUSE_SECONDS = 0.01, 0.03
 # A new writer waits, so that readers meet what the killed one has left behind.
 FIRST_PAUSE_SECONDS, WRITE_PAUSE_SECONDS = (0.05, 0.2), (0.0, 0.04)
+SLOW_READS, SLOW_SECONDS = 0.3, (0.0, 0.03)
 UNAVAILABLE = 503
 
 
@@ -153,26 +155,12 @@ def _live(conditions: Conditions, role: str, slot: int, number: int) -> NoReturn
     os._exit(1)
 
 
-def report(what: str, key: str = "-", number: int = 0, at: float | None = None) -> None:
-    _send([_line(what, key, number, at)])
-
-
-def _line(what: str, key: str, number: int, at: float | None = None) -> str:
-    now = time.monotonic()
-    return f"{os.getpid()} {what} {key} {number} {now if at is None else at!r} {now!r}\n"
-
-
-def _send(lines: Sequence[str]) -> None:
-    # One write, shorter than PIPE_BUF: the lines of several processes do not mix.
-    os.write(1, "".join(lines).encode())
-
-
 async def _write(app: FastAPI, slot: int, number: int) -> None:
     key, rng = KEYS[slot], random.Random()
-    app.add_middleware(_Acknowledging, key=key)
+    app.add_middleware(Acknowledging, key=key)
     async with serving(app=app) as client, asyncio.TaskGroup() as tasks:
         backend = client.state["cache"].backend
-        witness = _Witness(backend, key)
+        witness = Witness(backend, key)
         with patch.multiple(backend, hold=witness.hold, release=witness.release):
             report("ready", number=slot)
             tasks.create_task(_keep_reading(client, (key,), OWN_READ_PAUSE_SECONDS))
@@ -190,59 +178,10 @@ async def _write(app: FastAPI, slot: int, number: int) -> None:
                 await asyncio.sleep(rng.uniform(*WRITE_PAUSE_SECONDS))
 
 
-class _Acknowledging:
-    """Reports a write when its response begins: the promise counts from there."""
-
-    def __init__(self, app: ASGIApp, key: str) -> None:
-        self.app, self.key = app, key
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        number = dict(scope.get("headers", ())).get(b"x-number")
-
-        async def reporting(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == 200:
-                report("acked", self.key, int(number or 0))
-            await send(message)
-
-        await self.app(scope, receive, reporting if number else send)
-
-
-class _Witness:
-    """Says what Redis answered to holds and releases: only a failure opens a window."""
-
-    def __init__(self, backend: Backend, key: str) -> None:
-        self._hold, self._release = backend.hold, backend.release
-        self._key, self.number = key, 0
-        self._unreleased: dict[str, tuple[int, set[str]]] = {}  # by writer: number and tags
-
-    async def hold(self, tags: Sequence[str], writer: str) -> None:
-        if writer in self._unreleased:  # renewed
-            await self._hold(tags, writer)
-            return
-        self._unreleased[writer] = self.number, set(tags)
-        try:
-            await self._hold(tags, writer)
-        except (CacheUnavailable, asyncio.CancelledError):
-            report("unheld", self._key, self.number)
-            raise
-        report("held", self._key, self.number)
-
-    async def release(self, tags: Sequence[str], writer: str, *, changed: bool) -> None:
-        # `invalidate` releases without a hold.
-        number, unreleased = self._unreleased.get(writer, (self.number, set(tags)))
-        try:
-            await self._release(tags, writer, changed=changed)
-        except (CacheUnavailable, asyncio.CancelledError):
-            if changed:
-                report("owed", self._key, number)
-            raise
-        unreleased.difference_update(tags)
-        if changed and not unreleased:
-            report("released", self._key, number)
-
-
 async def _read(app: FastAPI, slot: int) -> None:
     async with serving(app=app) as client:
+        engine = client.state["engine"].sync_engine
+        event.listen(engine, "after_cursor_execute", _take_time)
         report("ready", number=slot)
         # Several requests at a time, so that they share flights.
         await asyncio.gather(
@@ -251,6 +190,12 @@ async def _read(app: FastAPI, slot: int) -> None:
                 for _ in range(TASKS_PER_READER)
             )
         )
+
+
+def _take_time(*_: object) -> None:
+    """Between the query and all that is done with its result, writes begin and end."""
+    if random.random() < SLOW_READS:
+        await_only(asyncio.sleep(random.uniform(*SLOW_SECONDS)))
 
 
 async def _keep_reading(client: Client, keys: Sequence[str], pause_seconds: float) -> None:
@@ -263,7 +208,7 @@ async def _keep_reading(client: Client, keys: Sequence[str], pause_seconds: floa
             what = "hit" if cache_status(answer) == "hit" else "miss"
             countries: list[dict[str, Any]] = [answer.json()] if key else answer.json()["items"]
             seen = {each["alpha_2"]: version(each["official_name"]) for each in countries}
-            _send([_line(what, each, seen[each], began) for each in KEYS if each in seen])
+            send([line(what, each, seen[each], began) for each in KEYS if each in seen])
         else:
             report("failed", f"GET_{answer.status_code}")
         await asyncio.sleep(rng.uniform(0, pause_seconds))
