@@ -2,7 +2,6 @@
 
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,12 @@ from app.cache.s3fifo import S3Fifo
 MAX_ENTRIES = 10_000
 MAX_BYTES = 64 * 1024 * 1024
 MAX_TAGS = 100_000
+
+
+@dataclass(slots=True)
+class _Generation:
+    value: bytes
+    expires: float
 
 
 @dataclass(slots=True)
@@ -34,14 +39,17 @@ class InMemoryBackend:
     ) -> None:
         self._clock = clock
         self.entries: S3Fifo[tuple[Entry, float]] = S3Fifo(max_entries, max_bytes)
-        self._generations: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
+        # Clients choose names of tags, and ask for what does not exist: what no entry uses goes
+        # first. Holders are not bounded, as each is a writer in progress.
+        self._generations: S3Fifo[_Generation] = S3Fifo(MAX_TAGS, 0, remembers=False)
         self._holders: dict[str, dict[str, float]] = {}
         self._locks: dict[str, _Lock] = {}
 
     async def read(self, key: str, tags: Sequence[str], local: float = 0) -> Found:
         now = self._clock()
-        generations = _joined([self._generation(tag, now) for tag in tags])
-        return Found(self._entry(key, now), generations)
+        entry = self._entry(key, now)
+        used = entry is not None
+        return Found(entry, _joined([self._generation(tag, now, used=used) for tag in tags]))
 
     async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
         now = self._clock()
@@ -63,9 +71,8 @@ class InMemoryBackend:
         expires = self._clock() + seconds
         self.entries.put(key, (entry, expires), entry.size)
         for tag in tags:
-            if tag in self._generations:
-                generation, until = self._generations[tag]
-                self._generations[tag] = (generation, max(until, expires))
+            if (generation := self._generations.get(tag)) is not None:
+                generation.expires = max(generation.expires, expires)
         await self.unlock(key, tags, token)
 
     async def extend(self, key: str, tags: Sequence[str], token: str) -> None:
@@ -82,7 +89,7 @@ class InMemoryBackend:
         deadline = self._clock() + HOLD_SECONDS
         for tag in tags:
             self._holders.setdefault(tag, {})[writer] = deadline
-            self._generations.pop(tag, None)
+            self._generations.remove(tag)
 
     async def release(self, tags: Sequence[str], writer: str, *, changed: bool) -> None:
         for tag in tags:
@@ -91,7 +98,7 @@ class InMemoryBackend:
             if not holders:
                 self._holders.pop(tag, None)
             if changed:
-                self._generations.pop(tag, None)
+                self._generations.remove(tag)
 
     async def clear(self) -> None:
         self._generations.clear()
@@ -109,18 +116,16 @@ class InMemoryBackend:
             return None
         return entry
 
-    def _generation(self, tag: str, now: float) -> bytes | None:
-        generation, expires = self._generations.get(tag, (None, 0.0))
-        return generation if expires > now else None
+    def _generation(self, tag: str, now: float, *, used: bool = False) -> bytes | None:
+        generation = self._generations.get(tag, counts=used)
+        return generation.value if generation is not None and generation.expires > now else None
 
     def _create(self, tag: str, now: float) -> bytes | None:
         if any(deadline > now for deadline in self._holders.get(tag, {}).values()):
             return None
-        generation = secrets.token_bytes(GENERATION_BYTES)
-        self._generations[tag] = (generation, now + GENERATION_SECONDS)
-        if len(self._generations) > MAX_TAGS:
-            self._generations.popitem(last=False)
-        return generation
+        generation = _Generation(secrets.token_bytes(GENERATION_BYTES), now + GENERATION_SECONDS)
+        self._generations.put(tag, generation, 0)
+        return generation.value
 
 
 def _joined(generations: Sequence[bytes | None]) -> bytes | None:

@@ -21,10 +21,15 @@ class _Item(Generic[V]):
 
 
 class S3Fifo(Generic[V]):
-    """Values by key. A value of more than a tenth of `max_bytes` is not kept."""
+    """Values by key. A value of more than a tenth of `max_bytes` is not kept.
 
-    def __init__(self, max_entries: int, max_bytes: int) -> None:
+    `remembers` says whether a key that was evicted lately and is wanted again goes straight to the
+    main queue; without it, reads alone keep a value.
+    """
+
+    def __init__(self, max_entries: int, max_bytes: int, *, remembers: bool = True) -> None:
         self._max_entries, self._max_bytes = max_entries, max_bytes
+        self._max_ghosts = max_entries if remembers else 0
         self._small: OrderedDict[str, _Item[V]] = OrderedDict()
         self._main: OrderedDict[str, _Item[V]] = OrderedDict()
         self._ghosts: OrderedDict[str, None] = OrderedDict()
@@ -33,11 +38,11 @@ class S3Fifo(Generic[V]):
     def __len__(self) -> int:
         return len(self._small) + len(self._main)
 
-    def get(self, key: str) -> V | None:
+    def get(self, key: str, *, counts: bool = True) -> V | None:
         item = self._main.get(key) or self._small.get(key)
         if item is None:
             return None
-        if item.reads < _MAX_READS:
+        if counts and item.reads < _MAX_READS:
             item.reads += 1
         return item.value
 
@@ -45,13 +50,18 @@ class S3Fifo(Generic[V]):
         self.remove(key)
         if size > self._max_bytes // 10:
             return
-        # A key that was evicted lately and is wanted again has earned the main queue.
         queue = self._main if key in self._ghosts else self._small
         self._ghosts.pop(key, None)
         queue[key] = _Item(value, size)
         self.bytes += size
         while len(self) > self._max_entries or self.bytes > self._max_bytes:
             self._evict()
+
+    def clear(self) -> None:
+        self._small.clear()
+        self._main.clear()
+        self._ghosts.clear()
+        self.bytes = 0
 
     def remove(self, key: str) -> None:
         item = self._small.pop(key, None) or self._main.pop(key, None)
@@ -69,5 +79,5 @@ class S3Fifo(Generic[V]):
         self.bytes -= item.size
         if queue is self._small:
             self._ghosts[key] = None
-            if len(self._ghosts) > self._max_entries:
+            if len(self._ghosts) > self._max_ghosts:
                 self._ghosts.popitem(last=False)

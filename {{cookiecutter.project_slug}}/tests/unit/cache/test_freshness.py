@@ -7,6 +7,7 @@ import pytest
 from app.cache import Cache, InMemoryBackend
 from app.cache.entry import Entry
 from app.cache.flight import Miss
+from app.cache.memory import MAX_TAGS
 from app.cache.policy import Policy
 from app.cache.store import Computed
 
@@ -157,6 +158,50 @@ async def test_a_scan_does_not_push_out_what_is_read_all_the_time() -> None:
         for key in ("a", "b", "c"):
             await backend.read(key, ["tag"])
     assert [(await backend.read(key, ["tag"])).entry for key in ("a", "b", "c")] == [popular] * 3
+
+
+@pytest.fixture
+async def hot() -> InMemoryBackend:
+    """With an entry that is read now and then."""
+    backend = InMemoryBackend()
+    begun = await backend.begin("hot", ["hot", "GET /planets"], "reader")
+    assert begun.generations is not None
+    stored = Entry(0, 0, 0, 0, 0, begun.generations, b"hot")
+    await backend.store("hot", ["hot", "GET /planets"], stored, 3600, "reader")
+    return backend
+
+
+async def is_hit(backend: InMemoryBackend) -> bool:
+    found = await backend.read("hot", ["hot", "GET /planets"])
+    return found.entry is not None and found.entry.generations == found.generations
+
+
+@pytest.mark.parametrize(("times", "read"), [(1, True), (3, False)])
+async def test_names_that_nobody_has_push_out_no_generation_that_an_entry_uses(
+    hot: InMemoryBackend, times: int, read: bool
+) -> None:
+    for _ in range(times):
+        for number in range(MAX_TAGS + 1_000):
+            name = f"planet:{number}"
+            await hot.read(name, [name, "GET /planets"])
+            await hot.begin(name, [name, "GET /planets"], "reader")
+            await hot.unlock(name, [name, "GET /planets"], "reader")
+            if read and number % 10_000 == 0:
+                assert await is_hit(hot)
+    assert await is_hit(hot)
+    assert len(hot._generations) == MAX_TAGS
+    assert not hot._locks
+
+
+async def test_a_writer_in_progress_is_not_pushed_out_by_names_that_nobody_has(
+    hot: InMemoryBackend,
+) -> None:
+    await hot.hold(["hot"], "writer")
+    for number in range(MAX_TAGS + 1_000):
+        await hot.begin(str(number), [str(number)], "reader")
+    assert (await hot.begin("hot", ["hot"], "reader")).generations is None
+    await hot.release(["hot"], "writer", changed=True)
+    assert (await hot.begin("hot", ["hot"], "reader")).generations is not None
 
 
 async def test_two_memory_backends_share_nothing() -> None:
