@@ -37,8 +37,10 @@ from app.cache.key import QueryParameter, canonical_query, digest, query_parts
 from app.cache.policy import Policy, PolicyError
 from app.cache.safety import check_middleware, problems_of
 
-# Requests whose key is remembered, so that a hot path is not parsed again.
+# Requests whose key is remembered, so that a hot path is not parsed again. Clients choose them, so
+# only short ones are: they hold a few megabytes at most.
 MAX_ADDRESSES = 4096
+MAX_REMEMBERED_CHARS = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,9 +60,13 @@ class CachedRoute:
     anonymous: bool
     """Whether nothing says to whom an answer to a request with credentials may be shown."""
 
-    @lru_cache(maxsize=MAX_ADDRESSES)  # noqa: B019 - routes live as long as the process
     def address(self, path: str, raw_query: bytes, *more: bytes) -> tuple[str, tuple[str, ...]]:
         """The key and the tags of a request; `more` are values of `vary` headers and the user."""
+        if len(path) + len(raw_query) > MAX_REMEMBERED_CHARS:
+            return self._address(path, raw_query, *more)
+        return self._remembered(path, raw_query, *more)
+
+    def _address(self, path: str, raw_query: bytes, *more: bytes) -> tuple[str, tuple[str, ...]]:
         query = canonical_query(raw_query, self.query)
         key = f"{self.prefix}:{digest([path.encode(), *more, *query_parts(query)])}"
         values: dict[str, str] = {
@@ -71,6 +77,8 @@ class CachedRoute:
         # Last, as a lock is void when the first tag is invalidated: that is to be one of writes.
         tags = self.policy.tag_names(values | (match.groupdict() if match else {}))
         return key, (*tags, self.tag)
+
+    _remembered = lru_cache(MAX_ADDRESSES)(_address)
 
 
 class RouteTable:

@@ -9,6 +9,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -146,3 +147,43 @@ async def test_a_local_service_starts_although_its_cache_cannot_be_cleared(
     async with serving(app=versioned(settings, 1)) as client:
         assert (await client.get("/version")).json() == 1
     assert "it was not cleared" in caplog.text
+
+
+LARGE_BYTES, LARGE_REQUESTS = 4 * 2**20, 20
+
+
+def statistics(pid: int) -> tuple[int, float]:
+    """Bytes of memory, and seconds of CPU time."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ticks = int(fields[11]) + int(fields[12])
+    return int(fields[21]) * os.sysconf("SC_PAGE_SIZE"), ticks / os.sysconf("SC_CLK_TCK")
+
+
+async def status_line(port: int, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    line = await reader.readline()
+    writer.close()
+    return line.removeprefix(b"HTTP/1.1 ").strip()
+
+
+def large(name: bytes, number: int) -> bytes:
+    """A request for a cached route, with a header that no other request has."""
+    value = b"%d, gzip" % number + b"," * LARGE_BYTES
+    return b"GET /countries HTTP/1.1\r\nHost: test\r\n%s: %s\r\n\r\n" % (name, value)
+
+
+async def test_large_headers_are_refused_and_neither_kept_nor_read(settings: Settings) -> None:
+    port, answers = free_port(), set()
+    async with uvicorn(port, CACHE_URL=settings.cache_url, DATABASE_URL=settings.database_url) as p:
+        await first_answer(p, f"http://127.0.0.1:{port}/countries", {})
+        answers.add(await status_line(port, large(b"Accept-Encoding", 0)))
+        memory, cpu = statistics(p.pid)
+        for number in range(LARGE_REQUESTS):
+            for name in (b"Accept-Encoding", b"If-None-Match", b"X-Request-ID", b"Host"):
+                answers.add(await status_line(port, large(name, number)))
+        memory_after, cpu_after = statistics(p.pid)
+    assert answers == {b"431 Request Header Fields Too Large"}
+    # A few are there at once; what Accept-Encoding alone was would be more.
+    assert memory_after - memory < LARGE_REQUESTS / 2 * LARGE_BYTES
+    assert (cpu_after - cpu) / (4 * LARGE_REQUESTS) < 0.15

@@ -8,8 +8,8 @@ import pytest
 from fastapi import Query
 from pydantic import BaseModel
 
-from app.body_limit import MAX_BODY_BYTES
 from app.database import ReadSessionDep
+from app.limits import MAX_BODY_BYTES, MAX_HEADER_BYTES
 from app.main import create_app
 from app.settings import Settings
 from tests.clients import Client, serving
@@ -122,3 +122,15 @@ async def test_a_body_in_pieces_is_refused_as_soon_as_it_is_too_large(client: Cl
     )
     assert response.status_code == 413
     assert sent < 10
+
+
+@pytest.mark.parametrize("headers", [{"a": "a" * MAX_HEADER_BYTES}, {"a" * MAX_HEADER_BYTES: "a"}])
+async def test_headers_that_are_too_large_are_refused(
+    client: Client, headers: dict[str, str]
+) -> None:
+    response = await client.get("/things", headers=headers)
+    assert response.status_code == 431
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert f"{MAX_HEADER_BYTES} bytes at most" in response.json()["detail"]
+    many = [("a", "b")] * (MAX_HEADER_BYTES // 2 + 1)
+    assert (await client.get("/things", headers=many)).status_code == 431

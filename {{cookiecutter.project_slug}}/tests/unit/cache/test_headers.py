@@ -10,6 +10,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
 from app.cache import Cache, InMemoryBackend, cache, payload
+from app.cache.routes import CachedRoute
 from app.cache.store import MAX_PAYLOAD_BYTES
 from tests.unit.cache.serving import entry_count, serving, status
 
@@ -133,3 +134,23 @@ async def test_a_new_shape_of_an_answer_is_sent_to_clients_that_have_the_old_one
                 response = await client.get("/page", headers=known)
                 assert (response.status_code, response.text) == (200, body)
             etags.append(response.headers["etag"])
+
+
+async def test_keys_of_long_requests_are_not_remembered(memory: Cache) -> None:
+    """Clients choose them: 4,096 would be tens of megabytes."""
+    app = FastAPI()
+
+    @app.get("/search")
+    @cache(600)
+    async def search(q: str) -> int:
+        return len(q)
+
+    async with serving(app, memory) as client:
+        before = CachedRoute._remembered.cache_info().currsize
+        for _ in range(2):
+            response = await client.get("/search", params={"q": "x" * 3000})
+            assert response.json() == 3000
+        assert CachedRoute._remembered.cache_info().currsize == before
+        await client.get("/search", params={"q": "x"})
+        assert CachedRoute._remembered.cache_info().currsize == before + 1
+    assert status(response) == "hit"
