@@ -38,7 +38,7 @@ def argument_parts(name: str, value: Any) -> Iterable[bytes]:
     if isinstance(value, Enum):
         yield value.name.encode()
         return
-    fields = fields_of(value)
+    fields = None if kind in _SIMPLE else fields_of(value)
     if kind not in _SIMPLE and (hidden := state_of(value).keys() - (fields or {}).keys()):
         raise NoIdentityError(
             f"argument {name!r} is a {kind.__qualname__}, which keeps {', '.join(sorted(hidden))} "
@@ -82,7 +82,7 @@ def function_parts(function: Callable[..., Any], *outer: object) -> Iterator[byt
     code = getattr(function, "__code__", None)
     if code is None:
         return
-    if function.__name__ == "<lambda>":
+    if "<" in function.__qualname__:  # nested, or a lambda: others may have the same name
         yield str(code.co_firstlineno).encode()
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         value = inspect.unwrap(_contents(cell))
@@ -110,8 +110,9 @@ def _contents(cell: Any) -> Any:
 def fields_of(value: Any) -> dict[str, Any] | None:
     """What a model or a dataclass declares that it is; None for anything else."""
     if isinstance(value, BaseModel):
-        derived = _derived(type(value))
-        return {name: item for name, item in value if name not in derived}
+        # Not by iteration, which models of lists have of their own.
+        extra = value.__pydantic_extra__ or {}
+        return {name: vars(value)[name] for name in type(value).model_fields} | extra
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return None

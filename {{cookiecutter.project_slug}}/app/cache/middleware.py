@@ -23,7 +23,7 @@ from app.cache.identity import NoIdentityError
 from app.cache.key import MAX_QUERY_BYTES
 from app.cache.negotiation import accepts_gzip, age_of, headers_of_304, joined, not_modified
 from app.cache.origin import Origin
-from app.cache.payload import Response, decode
+from app.cache.payload import Response, decode, for_one_user
 from app.cache.routes import CachedRoute
 from app.cache.store import Computed, Lookup
 
@@ -205,7 +205,10 @@ class _Exchange:
 
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], (b"cache-status", status)]}
+                headers = message["headers"]
+                if self.policy.per_user:
+                    headers = for_one_user(headers)
+                message = {**message, "headers": [*headers, (b"cache-status", status)]}
             elif self.scope["method"] == "HEAD":
                 message = {**message, "body": b""}
             await self.send(message)

@@ -99,7 +99,8 @@ class Origin:
         if reason is not None:
             self._reject(reason)
             shared, failed = reason in ("status", "too large"), response.status >= 500
-            return Computed(encode_as_it_is(response), storable=False, shared=shared, failed=failed)
+            payload = encode_as_it_is(response, policy)
+            return Computed(payload, storable=False, shared=shared, failed=failed)
         expire = policy.expire_not_found if response.status == 404 else None
         if len(response.body) < THREAD_BYTES:
             return Computed(encode(response, policy), expire=expire)

@@ -81,9 +81,9 @@ def encode(response: Response, policy: Policy) -> bytes:
     return layout + identity + encoded + body + compressed
 
 
-def encode_as_it_is(response: Response) -> bytes:
+def encode_as_it_is(response: Response, policy: Policy) -> bytes:
     """The payload of a response that is only handed to who waits for it now."""
-    block = _block(response.headers)
+    block = _block(for_one_user(response.headers) if policy.per_user else response.headers)
     layout = _LAYOUT.pack(response.status, len(block), 0, len(response.body))
     return layout + block + response.body
 
@@ -134,8 +134,21 @@ def _cache_control(response: Response, policy: Policy) -> bytes:
     if expires and not {"max-age", "s-maxage"} & names:
         max_age = b"max-age=%d" % lifetime(expires, values_of(response.headers, b"date"))
         given = b"%s, %s" % (given, max_age) if given else max_age
-    private = b"private, " if policy.per_user and "private" not in names else b""
-    return private + (given or policy.browser.encode())
+    control = given or policy.browser.encode()
+    return _private(control) if policy.per_user else control
+
+
+def _private(control: bytes) -> bytes:
+    """For one user: without what lets others have it (RFC 9111 section 5.2.2)."""
+    items = [item.strip() for item in control.split(b",") if item.strip()]
+    kept = [item for item in items if not item.lower().startswith((b"public", b"s-maxage"))]
+    return b", ".join(kept if b"private" in kept else [b"private", *kept])
+
+
+def for_one_user(headers: Headers) -> Headers:
+    """The headers of an answer that is not stored: no other cache may keep it for others."""
+    control = _private(values_of(headers, b"cache-control"))
+    return [*(pair for pair in headers if pair[0] != b"cache-control"), (b"cache-control", control)]
 
 
 def _gzip(response: Response) -> bytes:

@@ -96,8 +96,9 @@ class Results:
                 parts += [name.encode(), digest(argument_parts(name, value)).encode()]
         except TypeError as error:
             raise TypeError(f"@cache on {self.name}: {error}") from None
-        key = f"{prefix}:{digest(parts)}"
-        return key, (key, *self._policy.tag_names(bound.arguments))
+        arguments = digest(parts)
+        own = f"{self.name}:{arguments}"  # in all builds, unlike the key
+        return f"{prefix}:{arguments}", (own, *self._policy.tag_names(bound.arguments))
 
     @functools.cached_property
     def _prefix(self) -> str:

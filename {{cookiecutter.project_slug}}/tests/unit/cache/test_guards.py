@@ -396,7 +396,10 @@ async def test_a_user_without_identity_is_an_error_where_the_cache_is_strict(
         assert (await client.get("/me", headers=bearer("anna"))).status_code == 500
 
 
-@pytest.mark.parametrize("given", [None, "max-age=60", "no-cache", "private, max-age=60"])
+@pytest.mark.parametrize(
+    "given",
+    [None, "max-age=60", "no-cache", "private, max-age=60", "public, s-maxage=5"],
+)
 async def test_an_answer_for_one_user_is_private(memory: Cache, given: str | None) -> None:
     app = FastAPI()
 
@@ -414,7 +417,23 @@ async def test_an_answer_for_one_user_is_private(memory: Cache, given: str | Non
     for answer in (miss, hit):
         control = answer.headers["cache-control"].split(", ")
         assert control.count("private") == 1
-        assert set((given or "no-cache").split(", ")) <= set(control)
+        assert set((given or "no-cache").split(", ")) - set(control) <= {"public", "s-maxage=5"}
+        assert "public" not in control
+
+
+@pytest.mark.parametrize("refusal", [403, 404])
+async def test_what_is_not_stored_of_one_user_is_private_too(memory: Cache, refusal: int) -> None:
+    app = FastAPI()
+
+    @app.get("/me")
+    @cache(60, guard=user, per_user=True)
+    async def me(name: Annotated[str, Depends(user)]) -> str:
+        raise HTTPException(refusal)
+
+    async with serving(app, memory) as client:
+        for name in ("anna", "nobody"):
+            answer = await client.get("/me", headers=bearer(name))
+            assert answer.headers["cache-control"] == "private"
 
 
 async def sets_header(response: Response, name: Annotated[str, Depends(token)]) -> str:

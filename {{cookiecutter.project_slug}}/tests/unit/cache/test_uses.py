@@ -427,6 +427,42 @@ async def test_closures_of_one_factory_are_told_apart(opened: Cache) -> None:
     assert [await increased(1), await decreased(1)] == [2, 0]
 
 
+async def test_two_functions_of_one_name_are_told_apart(opened: Cache) -> None:
+    def made(kind: str) -> Any:
+        if kind == "one":
+
+            @cache(60)
+            async def value() -> int:
+                return 1
+        else:
+
+            @cache(60)
+            async def value() -> int:
+                return 2
+
+        return value
+
+    assert [await made(kind)() for kind in ("one", "other", "one")] == [1, 2, 1]
+
+
+async def test_a_result_of_another_build_is_invalidated_too(opened: Cache) -> None:
+    def built(annotation: Any) -> Any:
+        async def planet(name: str) -> Any:
+            calls["planet"] += 1
+            return 1
+
+        planet.__annotations__["return"] = annotation
+        return cache(60)(planet)
+
+    old, new = built(int), built(int | None)
+    for function in (old, new):
+        await function("Mars")
+    await new.invalidate("Mars")
+    for function in (old, new):
+        await function("Mars")
+    assert calls == {"planet": 4}
+
+
 async def test_methods_of_two_objects_are_told_apart_or_refused(opened: Cache) -> None:
     one, other = (cache(60)(Service(name).moons) for name in ("Mars", "Venus"))
     for moons in (one, other):
