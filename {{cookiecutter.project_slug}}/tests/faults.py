@@ -30,6 +30,18 @@ class FaultProxy:
         self.fault: Fault = "none"
         self.port = 0
         self.connections = 0
+        self.held_back, self.holding = b"", asyncio.Event()
+
+    def hold_back(self, question: bytes) -> None:
+        """What holds these bytes stays here, with all that comes after it, until `let_through`,
+        however long its sender is gone by then."""
+        self.held_back = question
+        self.holding.clear()
+
+    def let_through(self) -> None:
+        self.held_back = b""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
@@ -85,6 +97,9 @@ class FaultProxy:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
             while self.fault == "silence":
+                await self._changed.wait()
+            while self.held_back and self.held_back in data:
+                self.holding.set()
                 await self._changed.wait()
             if self.fault == "delay":
                 await asyncio.sleep(DELAY_SECONDS)

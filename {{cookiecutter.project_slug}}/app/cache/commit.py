@@ -1,26 +1,31 @@
-"""Writes that cannot forget: the tags of what a transaction changed, fenced around its COMMIT.
+"""Writes that cannot forget: what a transaction changed is fenced around its COMMIT.
 
-Models declare the tags that depend on them (`__cache_tags__`, static or templates over columns).
-Session events collect them at each flush and each ORM-enabled bulk statement, hold them before
-COMMIT and release them after it, so that the response of a write cannot begin before readers are
-told. Events of SAVEPOINTs are left alone: only the outer COMMIT makes a change visible.
+Session events collect the tags of each flush and of each ORM-enabled bulk statement, for as long as
+the transaction lasts. The fence is around the COMMIT itself, where the dialect sends it: no event
+comes later, so nothing that listeners change is missed; SAVEPOINTs do not pass there. Readers are
+held off before the COMMIT and told after it, so that the response of a write cannot begin earlier.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from weakref import WeakSet
 
-from sqlalchemy import event, inspect
+from sqlalchemy import Connection, Dialect, Engine, event
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction
+from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import await_only
 
 from app.cache.backend import CacheUnavailable
+from app.cache.changes import Changes
 from app.cache.core import Cache
-from app.cache.policy import Tag
-from app.cache.writes import Hold
+from app.cache.doubt import Doubt, is_refusal
+from app.cache.writes import Writes
 
-_TAGS, _HOLD = "cache_tags", "cache_hold"
+_CHANGES, _FENCE = "cache_changes", "cache_fence"
 
 log = logging.getLogger("app.cache")
 
@@ -35,81 +40,140 @@ def invalidate_on_commit(
     """
     fenced = type("FencedSession", (Session,), {})
     sessions.configure(sync_session_class=fenced)
-    hooks = _Hooks(cache, strict=strict)
+    hooks = _Hooks(cache.writes, strict=strict)
+    event.listen(fenced, "after_begin", hooks.begin)
     event.listen(fenced, "after_flush", hooks.collect_flush)
     event.listen(fenced, "do_orm_execute", hooks.collect_statement)
-    event.listen(fenced, "before_commit", hooks.hold)
-    event.listen(fenced, "after_commit", hooks.release)
-    event.listen(fenced, "after_soft_rollback", hooks.roll_back)
+    event.listen(fenced, "after_commit", hooks.end)
 
 
 def invalidate(session: AsyncSession | Session, *tags: str) -> None:
     """Adds tags to what the COMMIT of this session invalidates: for textual SQL and Core tables."""
-    _collected(session).update(tags)
+    changes = _changes(session)
+    for tag in tags:
+        changes.add(tag, tag)
 
 
-def _collected(session: AsyncSession | Session) -> set[str]:
-    tags: set[str] = session.info.setdefault(_TAGS, set())
-    return tags
+def _changes(session: AsyncSession | Session) -> Changes:
+    changes: Changes | None = session.info.get(_CHANGES)
+    if changes is None or changes.is_over:
+        changes = session.info[_CHANGES] = Changes()
+    return changes
 
 
 class _Hooks:
     """The events of one session class. The hooks run in the greenlet of an AsyncSession."""
 
-    def __init__(self, cache: Cache, *, strict: bool) -> None:
-        self._cache, self._strict = cache, strict
+    def __init__(self, writes: Writes, *, strict: bool) -> None:
+        self._writes, self._strict = writes, strict
 
-    def collect_flush(self, session: Session, _: UOWTransaction) -> None:
-        for changed in (*session.new, *session.dirty, *session.deleted):
-            _collected(session).update(_tags_of_row(changed))
+    def begin(self, session: Session, _: SessionTransaction, connection: Connection) -> None:
+        """From here on the session collects for the transaction of the connection.
+
+        Who else works in that transaction collects for it too: it has one COMMIT.
+        """
+        if connection.dialect not in _fenced:
+            _fence(connection.dialect)
+        changes = _changes(session)
+        changes.is_loose = False
+        fence = _Fence(changes, self._writes, self._strict, connection.engine)
+        fence = connection.info.setdefault(_FENCE, fence)
+        if fence.changes is not changes:
+            fence.changes.update(changes)
+            session.info[_CHANGES] = fence.changes
+
+    def collect_flush(self, session: Session, flush: UOWTransaction) -> None:
+        changes = _changes(session)
+        # More than the new, dirty and deleted objects of the session: also what they drag along.
+        for state, (is_delete, only_for_order) in flush.states.items():
+            if is_delete or not only_for_order:
+                changes.add_row(state)
 
     def collect_statement(self, state: ORMExecuteState) -> None:
-        if not (state.is_insert or state.is_update or state.is_delete):
-            return
-        mapper = state.bind_mapper
-        if mapper is not None:
-            # Which rows a bulk statement touches is not known: every row of the model.
-            _collected(state.session).update(tag.family for tag in _declared(mapper.class_))
+        if state.bind_mapper is not None and (
+            state.is_insert or state.is_update or state.is_delete
+        ):
+            _changes(state.session).add_model(state.bind_mapper)
 
-    def hold(self, session: Session) -> None:
-        if session.in_nested_transaction():
-            return
-        session.flush()  # before_commit comes before the flush that COMMIT would do
-        if tags := _collected(session):
-            hold = session.info[_HOLD] = await_only(self._cache.writes.hold(sorted(tags)))
-            if self._strict and not hold.told:
-                raise CacheUnavailable("the cache cannot be told of this write")
-
-    def release(self, session: Session) -> None:
-        # What is raised here would make commit() fail although the row is stored.
-        if session.in_nested_transaction():
-            return
-        self._end(session, changed=True)
-
-    def roll_back(self, session: Session, previous: SessionTransaction) -> None:
-        if not previous.nested:
-            self._end(session, changed=False)
-
-    def _end(self, session: Session, *, changed: bool) -> None:
-        session.info.pop(_TAGS, None)
-        hold: Hold | None = session.info.pop(_HOLD, None)
-        if hold is not None:
-            try:
-                await_only(self._cache.writes.release(hold, changed=changed))
-            except Exception:
-                log.exception("invalidation failed after COMMIT: %s", ", ".join(hold.tags))
+    def end(self, session: Session) -> None:
+        """After a commit that sent no COMMIT, what `invalidate` named is told all the same."""
+        changes: Changes | None = session.info.get(_CHANGES)
+        if changes and changes.is_loose and not session.in_nested_transaction():
+            changes.is_over = True
+            await_only(self._writes.invalidate(*changes.tags))
 
 
-def _declared(model: type) -> Iterable[Tag]:
-    return [Tag.parse(text) for text in getattr(model, "__cache_tags__", ())]
+@dataclass(slots=True)
+class _Fence:
+    """Goes around the COMMIT of one transaction of a connection."""
+
+    changes: Changes
+    writes: Writes
+    strict: bool
+    engine: Engine
+
+    def commit(self, commit: Callable[[], None], roll_back: Callable[[], None]) -> None:
+        hold = await_only(self.writes.hold(self.changes.tags))
+        if self.strict and not hold.told:
+            roll_back()
+            await_only(self.writes.release(hold, changed=False))
+            raise CacheUnavailable("the cache cannot be told of this write")
+        try:
+            commit()
+        except BaseException as error:
+            if is_refusal(error):
+                await_only(self.writes.release(hold, changed=False))
+            else:
+                self.writes.doubt(hold, Doubt(self.engine).is_over)
+            raise
+        try:
+            await_only(self.writes.release(hold, changed=True))
+        except Exception:  # it would make commit() fail although the row is stored
+            log.exception("invalidation failed after COMMIT: %s", ", ".join(hold.tags))
 
 
-def _tags_of_row(row: Any) -> Iterable[str]:
-    """The tags of a row, by its new column values and by those it had before the flush."""
-    state = inspect(row)
-    for tag in _declared(type(row)):
-        now = {field: getattr(row, field) for field in tag.fields}
-        yield tag.render(now)
-        for field in tag.fields:
-            for before in state.attrs[field].history.deleted or ():
-                yield tag.render(now | {field: before})
+_fenced: WeakSet[Dialect] = WeakSet()
+
+
+def _fence(dialect: Dialect) -> None:
+    """From now on each COMMIT that the dialect sends goes through the fence of its connection."""
+    _fenced.add(dialect)
+    for end in ("", "_twophase"):
+        commit, roll_back = (
+            getattr(dialect, f"do_commit{end}"),
+            getattr(dialect, f"do_rollback{end}"),
+        )
+        setattr(dialect, f"do_commit{end}", partial(_commit, commit, roll_back))
+        setattr(dialect, f"do_rollback{end}", partial(_roll_back, roll_back))
+
+
+def _commit(
+    commit: Callable[..., None],
+    roll_back: Callable[..., None],
+    connection: Connection | PoolProxiedConnection,
+    *arguments: Any,
+    **options: Any,
+) -> None:
+    fence = _ended(connection)
+    do = partial(commit, connection, *arguments, **options)
+    if fence is None or not fence.changes.tags:
+        do()
+    else:
+        fence.commit(do, partial(roll_back, connection, *arguments, **options))
+
+
+def _roll_back(
+    roll_back: Callable[..., None],
+    connection: Connection | PoolProxiedConnection,
+    *arguments: Any,
+    **options: Any,
+) -> None:
+    _ended(connection)
+    roll_back(connection, *arguments, **options)
+
+
+def _ended(connection: Connection | PoolProxiedConnection) -> _Fence | None:
+    fence: _Fence | None = connection.info.pop(_FENCE, None)
+    if fence is not None:
+        fence.changes.is_over = True
+    return fence

@@ -51,8 +51,8 @@ class Cache:
         self._said: set[tuple[str, str]] = set()
         self.recorder: Recorder = recorder or Counters()
         rng = rng or random.Random()
-        self.store = Store(backend, self.recorder, clock=clock, rng=rng)
         self.writes = Writes(backend, self.recorder)
+        self.store = Store(backend, self.writes, self.recorder, clock=clock, rng=rng)
         self.flights = Flights(self.store, self.recorder, rng=rng)
         self._tables: dict[FastAPI, RouteTable] = {}
         self._hits_for_miss: dict[str, float] = {}

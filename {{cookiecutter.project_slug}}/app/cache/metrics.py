@@ -6,6 +6,7 @@ The events and their labels are few and fixed, so that they can become Prometheu
     bypass{reason}  collapsed  stored  rejected{reason}  refused{reason}  refresh
     refresh_skipped  error{operation}  breaker{state=open|closed}
     pending_invalidation{state=queued|done}
+    commit_in_doubt{state=open|settled}
     bytes_stored  seconds_saved  listener{connected|lost|invalidated}
 """
 

@@ -16,6 +16,7 @@ from app.cache.backend import REQUEST_BUDGET_SECONDS, Backend, CacheUnavailable
 from app.cache.entry import Entry
 from app.cache.metrics import Recorder
 from app.cache.policy import Policy
+from app.cache.writes import Writes
 
 # An entry expires up to this part of its life early, so that pages stored together do not all
 # expire together.
@@ -60,22 +61,29 @@ class Computed:
 
 
 class Store:
-    """Entries of one cache; `clock` gives seconds since the Unix epoch."""
+    """Entries of one cache; `clock` gives seconds since the Unix epoch.
+
+    What this process has written and the cache does not know yet (`writes`) is invalid here: the
+    backend would still call it valid.
+    """
 
     def __init__(
         self,
         backend: Backend,
+        writes: Writes,
         recorder: Recorder,
         *,
         clock: Callable[[], float],
         rng: random.Random,
     ) -> None:
-        self._backend, self._recorder = backend, recorder
+        self._backend, self._writes, self._recorder = backend, writes, recorder
         self._clock, self._rng = clock, rng
 
     async def lookup(self, key: str, tags: Sequence[str], local: float = 0) -> Lookup:
         """With `local`, this process may answer itself: see `Backend.read`."""
         started = time.monotonic()
+        if self._writes.owes(tags):
+            return Lookup("invalidated", None, None, self._now(), started)
         try:
             found, generations = await self._backend.read(key, tags, local)
         except CacheUnavailable:
@@ -100,11 +108,14 @@ class Store:
     async def begin(
         self, key: str, tags: Sequence[str], token: str, *, since: float
     ) -> tuple[bytes | None, bool, bool]:
-        """Generations and lock for a computation (neither when the cache is unavailable), and
-        whether there is a fresh entry by now, so that a lookup is worth it.
+        """Generations and lock for a computation (neither when the cache is unavailable, or does
+        not know of a write yet), and whether there is a fresh entry by now, so that a lookup is
+        worth it.
 
         What was spent on the cache since `since` is gone from the budget of the request.
         """
+        if self._writes.owes(tags):
+            return None, False, False
         try:
             async with asyncio.timeout(REQUEST_BUDGET_SECONDS - (time.monotonic() - since)):
                 begun = await self._backend.begin(key, tags, token)

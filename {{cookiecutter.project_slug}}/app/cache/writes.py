@@ -1,28 +1,33 @@
-"""Writes: tags are held before COMMIT and released after it, and what the cache did not take is
-owed until it does.
+"""Writes: tags are held before COMMIT and released after it.
 
-The commits of SQLAlchemy sessions drive this (`app.cache.commit`), and `Cache.invalidate`.
+What the cache did not take is owed: it is repeated until it is taken, and until then this process
+finds nothing under these tags. Where the outcome of a COMMIT is not known, its hold stays until the
+transaction has ended. COMMITs (`app.cache.commit`) and `Cache.invalidate` drive this.
 """
 
 import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from app.cache.backend import REQUEST_BUDGET_SECONDS, Backend, CacheUnavailable
+from app.cache.backend import HOLD_SECONDS, REQUEST_BUDGET_SECONDS, Backend, CacheUnavailable
 from app.cache.metrics import Recorder
 
 RETRY_SECONDS = 0.2
 # More invalidations than this are not worth telling apart: everything is invalidated instead.
 MAX_OWED_TAGS = 10_000
+EVERYTHING = ""
+# How often, and for how long each time, the database is asked what became of a COMMIT in doubt.
+FIRST_ASK_SECONDS, LAST_ASK_SECONDS, ASK_TIMEOUT_SECONDS = 0.1, 2.0, 5.0
 
 log = logging.getLogger("app.cache")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hold:
     """A writer in progress: what it changes, and what it has spent of its request's budget."""
 
@@ -31,6 +36,8 @@ class Hold:
     spent: float = 0.0
     told: bool = False
     """Whether the cache knows of it, so that readers are held off."""
+    since: float = 0.0
+    """When the cache was told last, by `time.monotonic`."""
 
 
 class Writes:
@@ -38,8 +45,22 @@ class Writes:
 
     def __init__(self, backend: Backend, recorder: Recorder) -> None:
         self._backend, self._recorder = backend, recorder
+        self._open: dict[str, Hold] = {}  # by writer
         self._owed: dict[str, str] = {}  # tag: writer
-        self._retry: asyncio.Task[None] | None = None
+        self._doubts: dict[str, Hold] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._renewing = self._retrying = False
+
+    @property
+    def pending(self) -> int:
+        """The number of tags whose invalidation the cache has not taken yet."""
+        return len(self._owed) + sum(len(hold.tags) for hold in self._doubts.values())
+
+    def owes(self, tags: Sequence[str]) -> bool:
+        """Whether the cache may not know that one of these tags has changed."""
+        if not self._owed:
+            return False
+        return EVERYTHING in self._owed or not self._owed.keys().isdisjoint(tags)
 
     async def invalidate(self, *tags: str) -> None:
         await self.release(Hold(tags, secrets.token_hex(8)), changed=True)
@@ -47,53 +68,125 @@ class Writes:
     async def hold(self, tags: Sequence[str]) -> Hold:
         """Before COMMIT: until the release, nobody finds or stores an entry with these tags.
 
-        Never raises: see `Hold.told`.
+        Raises nothing of the cache: see `Hold.told`. The hold is renewed for as long as it takes.
         """
-        writer, started, told = secrets.token_hex(8), time.monotonic(), True
-        try:
-            await self._backend.hold(tags, writer)
-        except CacheUnavailable:
-            told = False
-        return Hold(tuple(tags), writer, time.monotonic() - started, told)
+        started = time.monotonic()
+        hold = Hold(tuple(tags), secrets.token_hex(8))
+        await self._tell(hold)
+        hold.spent = time.monotonic() - started
+        self._open[hold.writer] = hold
+        if not self._renewing:
+            self._renewing = True
+            self._run(self._renew())
+        return hold
 
     async def release(self, hold: Hold, *, changed: bool) -> None:
-        """After COMMIT or rollback. Never raises: what cannot be done now is retried until done."""
+        """After COMMIT or rollback. What cannot be done now is retried until done."""
+        self._open.pop(hold.writer, None)
         try:
             async with asyncio.timeout(REQUEST_BUDGET_SECONDS - hold.spent):
                 await self._backend.release(hold.tags, hold.writer, changed=changed)
-        except (CacheUnavailable, TimeoutError):
+        except BaseException as error:
             if changed:
                 self._owe(hold)
+            if not isinstance(error, CacheUnavailable | TimeoutError):
+                raise  # cancelled: whether the cache has taken it is not known
 
-    @property
-    def pending(self) -> int:
-        """The number of tags whose invalidation the cache has not taken yet."""
-        return len(self._owed)
+    def doubt(self, hold: Hold, is_over: Callable[[], Awaitable[bool]]) -> None:
+        """COMMIT was sent and not answered: the hold stays until `is_over` says that the
+        transaction has ended. Then it is released as changed: that is right either way."""
+        log.warning("COMMIT in doubt, its tags are held meanwhile: %s", ", ".join(hold.tags))
+        self._recorder.count("commit_in_doubt", "open")
+        self._doubts[hold.writer] = hold
+        if not hold.told:
+            self._owe(replace(hold, writer=secrets.token_hex(8)))
+        self._run(self._settle(hold, is_over))
+
+    async def _settle(self, hold: Hold, is_over: Callable[[], Awaitable[bool]]) -> None:
+        pause = FIRST_ASK_SECONDS
+        while not await self._answer(is_over):
+            if not hold.told:
+                await self._tell(hold)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_ASK_SECONDS)
+        await self.release(hold, changed=True)
+        del self._doubts[hold.writer]
+        self._recorder.count("commit_in_doubt", "settled")
+        log.info("COMMIT is no longer in doubt: %s", ", ".join(hold.tags))
+
+    async def _answer(self, is_over: Callable[[], Awaitable[bool]]) -> bool:
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
+                return await is_over()
+        except Exception as error:  # whatever it is, the database is asked again
+            log.warning("what became of a COMMIT is not known yet: %r", error)
+            return False
+
+    async def _tell(self, hold: Hold) -> None:
+        hold.since = time.monotonic()
+        try:
+            await self._backend.hold(hold.tags, hold.writer)
+            hold.told = True
+        except CacheUnavailable:
+            hold.told = False
+
+    async def _renew(self) -> None:
+        """One task for all holds; only those of slow COMMITs live long enough to need it."""
+        while self._open:
+            await asyncio.sleep(HOLD_SECONDS / 3)
+            for writer, hold in tuple(self._open.items()):
+                if writer in self._open and time.monotonic() - hold.since > HOLD_SECONDS / 4:
+                    await self._tell(hold)
+        self._renewing = False
 
     def _owe(self, hold: Hold) -> None:
         self._recorder.count("pending_invalidation", "queued", len(hold.tags))
         log.warning("the cache did not take an invalidation, retrying: %s", ", ".join(hold.tags))
         self._owed.update(dict.fromkeys(hold.tags, hold.writer))
-        if self._retry is None:
-            self._retry = asyncio.create_task(self._retry_owed())
+        if EVERYTHING in self._owed or len(self._owed) > MAX_OWED_TAGS:
+            self._owed = {EVERYTHING: hold.writer}
+        if not self._retrying:
+            self._retrying = True
+            self._run(self._retry())
 
-    async def _retry_owed(self) -> None:
+    async def _retry(self) -> None:
         while self._owed:
             await asyncio.sleep(RETRY_SECONDS)
+            tags_by_writer: dict[str, list[str]] = {}
+            for tag, writer in self._owed.items():
+                tags_by_writer.setdefault(writer, []).append(tag)
             with suppress(CacheUnavailable):
-                if len(self._owed) > MAX_OWED_TAGS:
-                    await self._backend.clear()
-                    self._recorder.count("pending_invalidation", "done", len(self._owed))
-                    self._owed.clear()
-                for tag, writer in tuple(self._owed.items()):
-                    await self._backend.release([tag], writer, changed=True)
-                    self._recorder.count("pending_invalidation", "done")
-                    if self._owed.get(tag) == writer:
-                        del self._owed[tag]
-        self._retry = None
+                for writer, tags in tags_by_writer.items():
+                    await self._repeat(writer, tags)
+        self._retrying = False
+
+    async def _repeat(self, writer: str, tags: Sequence[str]) -> None:
+        if EVERYTHING in tags:
+            await self._backend.clear()
+        else:
+            await self._backend.release(tags, writer, changed=True)
+        self._recorder.count("pending_invalidation", "done", len(tags))
+        for tag in tags:
+            if self._owed.get(tag) == writer:  # not owed anew meanwhile
+                del self._owed[tag]
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def aclose(self) -> None:
-        if self._retry is not None:
-            self._retry.cancel()
-            await asyncio.wait([self._retry])
-            log.error("closing before the cache took %d invalidations", self.pending)
+        for hold in self._doubts.values():
+            await self._tell(hold)
+        for task in (tasks := set(self._tasks)):
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._doubts:
+            log.error(
+                "closing with %d COMMITs in doubt: their tags are held for %g more seconds",
+                len(self._doubts),
+                HOLD_SECONDS,
+            )
+        if self._owed:
+            log.error("closing before the cache took %d invalidations", len(self._owed))

@@ -2,20 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import redis.asyncio
 from sqlalchemy import ForeignKey, delete, insert, text, update
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from app.cache import Cache, CacheUnavailable, RedisBackend, open_cache
+from app.cache import CacheUnavailable, RedisBackend, open_cache
 from app.cache.commit import invalidate, invalidate_on_commit
 from app.cache.entry import Entry
 from tests.faults import fault_proxy
+from tests.integration.cache.fenced import World, fenced
 from tests.services import StoppableRedis
 
 
@@ -48,38 +48,14 @@ class Note(Base):
 ALL = ["planets", "planet:*", "planet:Mars", "planet:Venus", "moons", "moons:*", "moons:Mars"]
 
 
-@dataclass
-class World:
-    cache: Cache
-    sessions: async_sessionmaker  # type: ignore[type-arg]
-    engine: AsyncEngine
-
-    @asynccontextmanager
-    async def invalidated(self, *expected: str) -> AsyncIterator[None]:
-        """In the block, the generations of exactly these tags come to an end."""
-        before = {tag: (await self.cache.backend.begin(tag, [tag], "t"))[0] for tag in ALL}
-        assert None not in before.values()
-        yield
-        after = {tag: (await self.cache.backend.read(tag, [tag]))[1] for tag in ALL}
-        assert {tag for tag in ALL if before[tag] != after[tag]} == set(expected)
-        for tag in ALL:
-            assert (await self.cache.backend.begin(tag, [tag], "t"))[0], f"{tag} is still held"
-
-
 @pytest.fixture
 async def world(empty_database_url: str, cache_url: str) -> AsyncIterator[World]:
-    engine = create_async_engine(empty_database_url)
-    sessions = async_sessionmaker(engine, expire_on_commit=False)
-    async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
-    async with open_cache(cache_url, name="test") as cache:
-        invalidate_on_commit(sessions, cache)
-        async with sessions.begin() as session:
+    async with fenced(Base, ALL, empty_database_url, cache_url) as world:
+        async with world.sessions.begin() as session:
             session.add_all(
                 [Planet(name="Mars", colour="red"), Planet(name="Venus", colour="white")]
             )
-        yield World(cache, sessions, engine)
-    await engine.dispose()
+        yield world
 
 
 async def test_an_insert_invalidates_the_tags_of_its_row(world: World) -> None:
@@ -175,6 +151,40 @@ async def test_what_a_released_savepoint_changed_is_invalidated_by_the_commit(
         await session.commit()
 
 
+async def test_a_write_is_seen_after_a_failed_flush_in_a_savepoint(world: World) -> None:
+    async with world.invalidated("planets", "planet:Mars"), world.sessions.begin() as session:
+        (await session.get_one(Planet, "Mars")).colour = "rust"
+        await session.flush()
+        with pytest.raises(IntegrityError):
+            async with session.begin_nested():
+                session.add(Note(text="hello"))
+                await session.flush()
+                await session.execute(text("INSERT INTO notes VALUES ('hello')"))
+        with pytest.raises(IntegrityError):
+            async with session.begin_nested():
+                session.add_all([Moon(name="Phobos", planet="Vulcan")])
+
+
+async def test_a_session_in_the_transaction_of_a_connection_invalidates_at_its_commit(
+    world: World,
+) -> None:
+    async with (
+        world.invalidated("planets", "planet:Mars"),
+        world.engine.begin() as connection,
+        world.invalidated(),
+        world.sessions(bind=connection) as session,
+    ):
+        (await session.get_one(Planet, "Mars")).colour = "rust"
+        await session.commit()
+
+
+async def test_tags_named_without_any_statement_are_invalidated_by_the_commit(
+    world: World,
+) -> None:
+    async with world.invalidated("moons"), world.sessions.begin() as session:
+        invalidate(session, "moons")
+
+
 async def test_a_session_that_commits_twice_invalidates_twice(world: World) -> None:
     async with world.sessions() as session:
         for colour in ("rust", "orange"):
@@ -257,6 +267,11 @@ async def test_a_strict_write_fails_before_commit_when_the_cache_cannot_be_told(
             async with sessions.begin() as session:
                 session.add(Planet(name="Pluto", colour="grey"))
         async with world.sessions() as session:
+            assert await session.get(Planet, "Pluto") is None
+        async with world.engine.begin() as connection:  # the refused one left no transaction open
+            await connection.execute(text("INSERT INTO notes VALUES ('hello')"))
+        async with world.sessions() as session:
+            assert await session.get(Note, "hello") is not None
             assert await session.get(Planet, "Pluto") is None
         own_redis.start()
         async with asyncio.timeout(5):

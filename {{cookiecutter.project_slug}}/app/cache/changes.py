@@ -1,0 +1,86 @@
+"""What a transaction changed, as tags: those that models declare, for the rows of a flush and for
+the models of a bulk statement.
+
+Where the rows or their old values are not known, the families stand for them: each entry under a
+template carries its family.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from sqlalchemy.orm import InstanceState, Mapper
+from sqlalchemy.orm.attributes import get_history
+from sqlalchemy.orm.base import PassiveFlag
+
+from app.cache.policy import Tag
+
+# More rows of one template are not worth telling apart: the family is one tag, and two small round
+# trips hold and release it.
+MAX_ROWS_PER_TEMPLATE = 200
+
+
+class Changes:
+    """The tags of what one transaction changed. A superset of them is right, too few are not."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, set[str]] = {}  # by family
+        self.is_loose = True
+        """Whether there is no transaction in the database yet."""
+        self.is_over = False
+        """Whether it has ended: what comes now belongs to another one."""
+
+    @property
+    def tags(self) -> list[str]:
+        return sorted(name for names in self._names.values() for name in names)
+
+    def add(self, name: str, family: str) -> None:
+        names = self._names.setdefault(family, set())
+        if family not in names:
+            names.add(name)
+            if name == family or len(names) > MAX_ROWS_PER_TEMPLATE:
+                self._names[family] = {family}
+
+    def update(self, other: "Changes") -> None:
+        for family, names in other._names.items():
+            for name in names:
+                self.add(name, family)
+
+    def add_row(self, state: InstanceState[Any]) -> None:
+        for tag, family in _declared(state.mapper):
+            for name in _names(tag, family, state) if tag.fields else (family,):
+                self.add(name, family)
+
+    def add_model(self, mapper: Mapper[Any]) -> None:
+        """Any of its rows, those of its subclasses included: a statement does not say which."""
+        for each in mapper.self_and_descendants:
+            for _, family in _declared(each):
+                self.add(family, family)
+
+
+@cache
+def _declared(mapper: Mapper[Any]) -> tuple[tuple[Tag, str], ...]:
+    """The tags that a model and its bases declare, each with its family."""
+    texts = (
+        text for each in mapper.class_.__mro__ for text in vars(each).get("__cache_tags__", ())
+    )
+    tags = (Tag.parse(text) for text in dict.fromkeys(texts))
+    return tuple((tag, tag.family) for tag in tags)
+
+
+def _names(tag: Tag, family: str, state: InstanceState[Any]) -> Iterable[str]:
+    """The tag of a row by its values now, and by those it had before the flush."""
+    now: dict[str, Any] = {}
+    before: dict[str, Any] = {}
+    for field in tag.fields:
+        if field not in state.dict:  # not loaded, or made by the database in this flush
+            return (family,)
+        now[field] = before[field] = state.dict[field]
+        if state.key is None:  # a new row
+            continue
+        changed = get_history(state.obj(), field, PassiveFlag.PASSIVE_NO_INITIALIZE)
+        if changed.deleted:
+            before[field] = changed.deleted[0]
+        elif changed.added:  # the old value was not loaded
+            return (family,)
+    return (tag.render(now), tag.render(before))
