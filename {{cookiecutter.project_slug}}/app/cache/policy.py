@@ -62,6 +62,11 @@ class Tag:
         return (self.render(values), self.family) if self.fields else (self.text,)
 
 
+def table_tag(table: str) -> str:
+    """The tag that any change to a table ends; `schema.name` outside the default schema."""
+    return f"table:{table}"
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """See `app.cache.cache` for the meaning of each field. Times are in seconds."""

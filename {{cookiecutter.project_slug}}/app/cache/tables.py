@@ -1,0 +1,106 @@
+"""What models say of their tables: the tags that stand for each, and what a change drags along.
+
+Any change to a table ends the table's own tag, `table:books`. Tags that models declare are finer:
+they cover the table for whoever depends on one of them.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Set
+from typing import Any
+
+from sqlalchemy import ForeignKeyConstraint, Table
+from sqlalchemy.orm import Mapper, registry
+
+from app.cache.policy import PolicyError, Tag
+from app.cache.statements import Change
+
+# Of a foreign key: what PostgreSQL does to the rows that refer to a changed one.
+_DELETES, _UPDATES = ("CASCADE",), ("SET NULL", "SET DEFAULT")
+
+
+class Tables:
+    """The tables of some registries, by full name.
+
+    Raises PolicyError for `__cache_tags__` that cannot be right.
+    """
+
+    def __init__(self, *registries: registry) -> None:
+        self._declared: defaultdict[str, set[Tag]] = defaultdict(set)
+        self._dragged: defaultdict[Change, set[Change]] = defaultdict(set)
+        for each in registries:
+            for mapper in each.mappers:
+                for tag in _declared_tags(mapper):
+                    for table in mapper.tables:
+                        self._declared[_full_name(table)].add(tag)
+            for table in each.metadata.tables.values():
+                self._declared[table.fullname].update(_tags_of_table(table))
+                for constraint in table.foreign_key_constraints:
+                    self._add_actions(constraint)
+
+    def declared(self, table: str) -> Set[Tag]:
+        """The tags that stand for rows of the table."""
+        return self._declared.get(table, frozenset())
+
+    def covered(self, table: str, families: Set[str]) -> bool:
+        """Whether who depends on tags of these families is told of every change to the table."""
+        return any(tag.family in families for tag in self.declared(table))
+
+    def dragged_along(self, changes: Iterable[Change]) -> frozenset[Change]:
+        """The changes and what PostgreSQL does because of them: ON DELETE, ON UPDATE."""
+        found, pending = set[Change](), list(changes)
+        while pending:
+            change = pending.pop()
+            if change not in found:
+                found.add(change)
+                pending += self._dragged.get(change, ())
+        return frozenset(found)
+
+    def _add_actions(self, constraint: ForeignKeyConstraint) -> None:
+        parent, child = constraint.referred_table.fullname, constraint.table.fullname
+        on_delete, on_update = (
+            (action or "").upper() for action in (constraint.ondelete, constraint.onupdate)
+        )
+        if on_delete.startswith(_DELETES):
+            self._dragged[Change(parent, "delete")].add(Change(child, "delete"))
+        if on_delete.startswith(_UPDATES):
+            self._dragged[Change(parent, "delete")].add(Change(child, "update"))
+        if on_update.startswith(_DELETES + _UPDATES):
+            self._dragged[Change(parent, "update")].add(Change(child, "update"))
+
+
+def _declared_tags(mapper: Mapper[Any]) -> Iterator[Tag]:
+    """Those of a model and of its bases: a row of the model is one of theirs as well."""
+    for each in mapper.class_.__mro__:
+        yield from parse_declared(
+            vars(each).get("__cache_tags__", ()),
+            f"{each.__qualname__}.__cache_tags__",
+            mapper.column_attrs.keys(),
+        )
+
+
+def _tags_of_table(table: Table) -> Iterator[Tag]:
+    return parse_declared(
+        table.info.get("cache_tags", ()), f"cache_tags of table {table.fullname}", table.c.keys()
+    )
+
+
+def parse_declared(texts: object, where: str, fields: Iterable[str]) -> Iterator[Tag]:
+    """Raises PolicyError, which begins with `where`, unless `texts` are tags over these fields."""
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise PolicyError(f'{where} is {texts!r}: write a tuple, such as ("books", "book:{{id}}")')
+    known = set(fields)
+    for text in texts:
+        try:
+            tag = Tag.parse(text)
+        except ValueError as error:
+            raise PolicyError(f"{where}: {error}") from error
+        if missing := sorted(set(tag.fields) - known):
+            columns = ", ".join(sorted(known))
+            raise PolicyError(
+                f"{where}: tag {text!r} needs {', '.join(missing)}, and there are {columns}"
+            )
+        yield tag
+
+
+def _full_name(table: Any) -> str:
+    return str(getattr(table, "fullname", table.name))
