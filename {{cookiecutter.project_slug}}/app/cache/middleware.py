@@ -194,7 +194,7 @@ class _Exchange:
     async def _pass(self, forward: str, detail: str) -> None:
         """Lets the route answer this request itself, whatever it sends."""
         send = self._forwarding(forward, detail)
-        scope = {**self.scope, "method": "GET"}
+        scope = {**self.scope, "method": "GET", "endpoint": self.route.endpoint}
         with answering(self.cache, scope):
             await self.app(scope, self.receive, send)
 

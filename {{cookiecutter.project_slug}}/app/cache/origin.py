@@ -48,6 +48,8 @@ class Origin:
         self._scope = {
             **scope,
             "method": "GET",
+            # What routing will find, for those inside who look at a copy of the scope.
+            "endpoint": route.endpoint,
             "state": dict(scope.get("state", {})),
             "headers": [pair for pair in scope["headers"] if pair[0] not in _CONDITIONS],
             # A server's other ways to send, such as a file by its path, would bypass the capture.

@@ -8,7 +8,6 @@ application starts, with the route named.
 """
 
 import hashlib
-import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -19,7 +18,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.params import ParamTypes
-from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from starlette.routing import WebSocketRoute
 
@@ -35,7 +33,7 @@ from app.cache.function import marker_of
 from app.cache.guard import Guard
 from app.cache.key import QueryParameter, canonical_query, digest, query_parts
 from app.cache.policy import Policy, PolicyError
-from app.cache.safety import check_middleware, problems_of
+from app.cache.safety import check_middleware, problems_of, takes_more
 
 # Requests whose key is remembered, so that a hot path is not parsed again. Clients choose them, so
 # only short ones are: they hold a few megabytes at most.
@@ -50,6 +48,7 @@ class CachedRoute:
     tag: str
     """`GET /planets/{name}`: all entries of this path, wherever it is mounted, in all builds."""
     policy: Policy
+    endpoint: Callable[..., Any]
     prefix: str
     pattern: re.Pattern[str]
     query: Mapping[str, QueryParameter]
@@ -159,6 +158,7 @@ def _cached_route(
     return CachedRoute(
         tag=f"GET {context.path_format}",
         policy=policy,
+        endpoint=context.endpoint,
         prefix=_prefix(context),
         pattern=pattern,
         query=query,
@@ -199,12 +199,8 @@ def _query_parameters(
                 # Left out, it is one value here and another there: as written in neither.
                 declared[alias] = QueryParameter(repeats or other.repeats, None)
                 ambiguous.add(alias)
-    closed = False
-    for node in (dependant, *walk(dependant)):
-        for field in node.query_params:
-            model = field.field_info.annotation
-            if inspect.isclass(model) and issubclass(model, BaseModel):
-                closed |= model.model_config.get("extra") in ("forbid", "allow")
+    nodes = (dependant, *walk(dependant))
+    closed = any(takes_more(field) for node in nodes for field in node.query_params)
     return declared, closed, ambiguous
 
 

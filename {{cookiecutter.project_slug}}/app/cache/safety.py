@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
+from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
-from app.cache._fastapi import Dependant, get_flat_params
+from app.cache._fastapi import Dependant, get_flat_params, parameter_aliases
 from app.cache.guard import returned
 from app.cache.policy import Policy, PolicyError
 
@@ -100,13 +101,25 @@ def _node_problems(node: Dependant, policy: Policy, name: str) -> Iterator[str]:
     if node.cookie_params:
         names = ", ".join(field.name for field in node.cookie_params)
         yield f"{name} reads cookies ({names}): {advice}"
-    undeclared = {field.alias for field in _flat(node.header_params)} - set(policy.vary)
+    undeclared = {*_header_names(node.header_params)} - set(policy.vary)
     if undeclared:
         yield f"{name} reads headers that are not in vary: {', '.join(sorted(undeclared))}"
+    if any(takes_more(field) for field in node.header_params):
+        yield f"{name} takes all headers, by a model that forbids or keeps extra ones"
 
 
-def _flat(fields: list[Any]) -> list[Any]:
-    return get_flat_params(Dependant(header_params=fields))
+def _header_names(fields: list[Any]) -> Iterator[str]:
+    for field in get_flat_params(Dependant(header_params=fields)):
+        convert = getattr(field.field_info, "convert_underscores", True)
+        for _, name in parameter_aliases(field, convert_underscores=convert):
+            yield name.lower()
+
+
+def takes_more(field: Any) -> bool:
+    """Whether a parameter is a model for which names matter that it does not declare."""
+    model = field.field_info.annotation
+    known = inspect.isclass(model) and issubclass(model, BaseModel)
+    return known and model.model_config.get("extra") in ("forbid", "allow")
 
 
 def _streams(response_class: Any) -> bool:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, BackgroundTasks, Cookie, Depends, FastAPI, Header
 from fastapi.responses import Response, StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from pydantic import AliasChoices, BaseModel
 from starlette.middleware.base import RequestResponseEndpoint
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,6 +29,10 @@ def bind(endpoint: Callable[..., Any], **route: Any) -> None:
     Cache(InMemoryBackend()).bind(app)
 
 
+class OpenHeaders(BaseModel, extra="allow"):
+    x_user: str
+
+
 async def whole_request(request: Request) -> str:
     return request.headers["x-user"]
 
@@ -43,6 +48,12 @@ async def takes_request(request: Request) -> None: ...
 async def takes_background(background: BackgroundTasks) -> None: ...
 @cache(60)
 async def takes_header(accept_language: Annotated[str, Header()]) -> None: ...
+@cache(60, vary=["x-new"])
+async def takes_choice(
+    user: Annotated[str, Header(validation_alias=AliasChoices("X-New", "x-old"))],
+) -> None: ...
+@cache(60, vary=["x-user"])
+async def takes_all_headers(headers: Annotated[OpenHeaders, Header()]) -> None: ...
 @cache(60)
 async def takes_cookie(sid: Annotated[str, Cookie()]) -> None: ...
 @cache(60)
@@ -62,6 +73,8 @@ async def streams() -> AsyncIterator[int]:
         (takes_request, {}, "takes the whole request"),
         (takes_background, {}, "background tasks would run on misses only"),
         (takes_header, {}, "headers that are not in vary: accept-language"),
+        (takes_choice, {}, "headers that are not in vary: x-old"),
+        (takes_all_headers, {}, "the endpoint takes all headers"),
         (takes_cookie, {}, r"reads cookies \(sid\)"),
         (takes_token, {}, "is a security scheme"),
         (takes_user, {}, "dependency whole_request takes the whole request"),
@@ -243,6 +256,11 @@ def test_what_is_safe_is_accepted() -> None:
     async def planets(
         accept_language: Annotated[str, Header()], shared: Annotated[object, Depends(session)]
     ) -> None: ...
+
+    @cache(60, vary=["x-user"])
+    async def alias(name: Annotated[str, Header(alias="X-User")]) -> None: ...
+
+    bind(alias)
 
     @cache(60, guard=whole_request, per_user=True)
     async def moons(user: Annotated[str, Depends(whole_request)]) -> None: ...

@@ -287,6 +287,47 @@ async def test_an_application_whose_lifespan_did_not_run_answers_uncached_and_sa
     assert ["the lifespan" in record.getMessage() for record in caplog.records] == [True]
 
 
+class Copying:
+    """Middleware that hands on a copy of the scope."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(dict(scope), receive, send)
+
+
+@pytest.mark.parametrize("path", ["/planets", "/moons"])
+async def test_middleware_that_copies_the_scope_hides_no_endpoint(memory: Cache, path: str) -> None:
+    app = FastAPI()
+    app.add_middleware(Copying)
+    app.add_middleware(CacheMiddleware, skips=[Copying])
+    app.router.routes.extend(rich_app().router.routes)
+
+    async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "state": {"cache": memory}}, receive, send)
+
+    transport = httpx.ASGITransport(with_state)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for expected in ("fwd=uri-miss", "hit"):
+            answer = await client.get(path, headers={"authorization": "x"})
+            assert (answer.status_code, status(answer)) == (200, expected)
+
+
+async def test_a_mounted_application_without_the_middleware_answers_uncached(
+    memory: Cache,
+) -> None:
+    app, sub = FastAPI(), FastAPI()
+    sub.router.routes.extend(rich_app().router.routes)
+    app.mount("/v1", sub)
+    async with serving(app, memory) as client:
+        for _ in range(2):
+            for path in ("/planets", "/moons"):
+                answer = await client.get(f"/v1{path}", headers={"authorization": "x"})
+                assert (answer.status_code, answer.json()) == (200, 20)
+    assert calls == {"planets": 2, "moons": 2}
+
+
 @pytest.mark.parametrize("path", ["/planets", "/moons"])
 async def test_a_route_that_is_added_after_the_start_answers_uncached_and_says_so_once(
     memory: Cache, path: str, caplog: pytest.LogCaptureFixture
