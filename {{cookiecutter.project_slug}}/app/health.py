@@ -34,6 +34,9 @@ class Readiness(BaseModel):
     pending_invalidations: int = Field(
         description="Tags whose invalidation the cache has not taken yet; they are retried."
     )
+    warnings: list[str] = Field(
+        description="What the cache promises and cannot keep with this server."
+    )
 
 
 @router.get("/live")
@@ -60,6 +63,7 @@ async def ready(request: Request, response: Response) -> Readiness:
         status="ok" if cache_up else "degraded",
         cache="up" if cache_up else "down",
         pending_invalidations=cache.pending,
+        warnings=[*cache.warnings],
     )
 
 

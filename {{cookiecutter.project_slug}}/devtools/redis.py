@@ -10,11 +10,12 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 from devtools.processes import HOST, Command, DevtoolsError, exclusive
 from devtools.servers import Server
@@ -30,7 +31,15 @@ class Program:
 
 
 class RedisServer(Server):
-    def __init__(self, program: Program, folder: Path, lock: int, *, temporary: bool) -> None:
+    def __init__(
+        self,
+        program: Program,
+        folder: Path,
+        lock: int,
+        options: Mapping[str, str],
+        *,
+        temporary: bool,
+    ) -> None:
         super().__init__(
             version=program.version,
             source=f"{program.path.name} {program.version} from {program.origin}",
@@ -39,6 +48,7 @@ class RedisServer(Server):
         self._program = program
         self._folder = folder
         self._lock = lock
+        self._options = options
         self._temporary = temporary
 
     @property
@@ -47,6 +57,7 @@ class RedisServer(Server):
 
     def _command(self) -> Command:
         options = {"port": str(self.port), "bind": HOST, "save": "", "appendonly": "no"}
+        options |= self._options
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         return Command(
             [str(self._program.path), *arguments],
@@ -69,10 +80,15 @@ class RedisServer(Server):
 
 
 @contextmanager
-def redis_server(data_dir: Path | None = None, *, port: int | None = None) -> Iterator[RedisServer]:
+def redis_server(
+    data_dir: Path | None = None,
+    *,
+    port: int | None = None,
+    options: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[RedisServer]:
     """Redis until the block ends; its log is in `data_dir`, or in a temporary folder.
 
-    `port` is a preference: when it is taken, a free one is used.
+    `port` is a preference: when it is taken, a free one is used. `options` are those of redis.conf.
     """
     program = _find_program()
     with ExitStack() as stack:
@@ -82,7 +98,7 @@ def redis_server(data_dir: Path | None = None, *, port: int | None = None) -> It
             data_dir = Path(name)
         folder = data_dir.resolve()
         lock = stack.enter_context(exclusive(folder))
-        server = RedisServer(program, folder, lock, temporary=temporary)
+        server = RedisServer(program, folder, lock, options, temporary=temporary)
         server.log.write_bytes(b"")
         stack.callback(server.stop)
         server.start_on_free_port(port)

@@ -1,5 +1,5 @@
 """TCP proxies between the service and its servers: one really delays, keeps silent, cuts and
-resets, one lets answers of Redis through one by one, one holds COMMITs back.
+resets, one lets answers of Redis through one by one, one lies, one holds COMMITs back.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import hiredis
 
-Fault = Literal["none", "delay", "silence", "drip", "cut", "reset", "refuse"]
+Fault = Literal["none", "delay", "late", "silence", "drip", "cut", "reset", "refuse"]
 Proxy = TypeVar("Proxy", bound="FaultProxy")
 DELAY_SECONDS, DRIP_SECONDS = 0.2, 0.01
 # PostgreSQL reads what has arrived before the connection is closed.
@@ -28,6 +28,9 @@ class FaultProxy:
         self._server: asyncio.Server | None = None
         self._changed = asyncio.Event()
         self.fault: Fault = "none"
+        self.late_seconds = 0.0
+        """How much later what is sent arrives, each way, with the fault `late`. Unlike `delay`, it
+        does not hold up what comes after it."""
         self.port = 0
         self.connections = 0
         self.held_back, self.holding = b"", asyncio.Event()
@@ -103,7 +106,9 @@ class FaultProxy:
                 await self._changed.wait()
             if self.fault == "delay":
                 await asyncio.sleep(DELAY_SECONDS)
-            if self.fault == "drip":
+            if self.fault == "late":
+                asyncio.get_running_loop().call_later(self.late_seconds, writer.write, data)
+            elif self.fault == "drip":
                 for byte in data:
                     writer.write(bytes([byte]))
                     await asyncio.sleep(DRIP_SECONDS)
@@ -126,6 +131,29 @@ class CommitProxy(FaultProxy):
             await writer.drain()
             if late:
                 await asyncio.sleep(COMMIT_READ_SECONDS)
+        writer.transport.abort()
+
+
+class Liar(FaultProxy):
+    """Answers what is asked with `about` itself, with `lie`."""
+
+    lie, about = b"", b""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self._clients: dict[asyncio.StreamReader, asyncio.StreamWriter] = {}
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients[reader] = writer
+        await super()._serve(reader, writer)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client = self._clients.get(reader)
+        while data := await reader.read(65536):
+            if client is not None and self.lie and self.about in data:
+                client.write(self.lie)
+            else:
+                writer.write(data)
         writer.transport.abort()
 
 
@@ -213,6 +241,13 @@ async def commit_proxy(url: str) -> AsyncIterator[tuple[CommitProxy, str]]:
     """The proxy in front of the PostgreSQL at `url`, and the URL that leads through it."""
     async with _started(CommitProxy, url) as proxy_and_url:
         yield proxy_and_url
+
+
+@asynccontextmanager
+async def liar(url: str) -> AsyncIterator[tuple[Liar, str]]:
+    """The liar in front of the Redis at `url`, and the URL that leads through it."""
+    async with _started(Liar, url) as liar_and_url:
+        yield liar_and_url
 
 
 @asynccontextmanager

@@ -44,8 +44,16 @@ class CacheUnavailable(Exception):
     """The cache cannot be reached, or has not answered in time. The service goes on without it."""
 
 
+class UnsupportedServer(CacheUnavailable):
+    """The server cannot be used as it is set up: the service should not start with it."""
+
+
 class Backend(Protocol):
     """Every method but `aclose` may raise CacheUnavailable, and none raises anything else."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What is promised and cannot be kept with this server, in words."""
 
     def read(self, key: str, tags: Sequence[str], local: float = 0) -> Awaitable[Found]:
         """The entry under the key, and the generations of its tags, as one snapshot.

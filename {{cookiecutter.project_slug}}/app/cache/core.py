@@ -7,13 +7,13 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
-from app.cache.backend import Backend, CacheUnavailable
+from app.cache.backend import Backend, CacheUnavailable, UnsupportedServer
 from app.cache.context import active_cache
 from app.cache.entry import Entry
 from app.cache.flight import Flights, Miss
@@ -141,6 +141,11 @@ class Cache:
         await self.backend.clear()
 
     @property
+    def warnings(self) -> Sequence[str]:
+        """What is promised and cannot be kept with this server, in words."""
+        return self.backend.warnings
+
+    @property
     def pending(self) -> int:
         """The number of tags whose invalidation the cache has not taken yet."""
         return self.writes.pending
@@ -168,7 +173,7 @@ async def open_cache(
     is not read back as it was) is an error: for development and tests. Without, it is answered
     uncached, counted and logged.
 
-    Raises ValueError for another URL.
+    Raises ValueError for another URL, and UnsupportedServer for a Redis Cluster.
     """
     recorder = recorder or Counters()
     backend: Backend
@@ -184,8 +189,13 @@ async def open_cache(
     cache = Cache(
         backend, name=name, recorder=recorder, client_may_bypass=client_may_bypass, strict=strict
     )
-    with suppress(CacheUnavailable):  # a connection now, not when the first requests wait for it
-        await cache.ping()
+    try:
+        await cache.ping()  # a connection now, not when the first requests wait for it
+    except UnsupportedServer:
+        await cache.aclose()
+        raise
+    except CacheUnavailable:
+        pass  # it was counted; caching begins when the server answers
     token = active_cache.set(cache)
     try:
         yield cache

@@ -12,17 +12,24 @@ was invalidated since the last answered command was sent, and there is none when
 PROOF_SECONDS ago.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from hiredis import ReplyError
 
 from app.cache.backend import Found
+from app.cache.connection import Connection
 from app.cache.entry import GENERATION_BYTES, Entry
 from app.cache.s3fifo import S3Fifo
 
 PROOF_SECONDS = 0.5
 MAX_ENTRIES = 10_000
 MAX_BYTES = 32 * 1024 * 1024
+
+log = logging.getLogger("app.cache")
 
 
 @dataclass(slots=True)
@@ -36,7 +43,9 @@ class _Copy:
 
 
 class LocalTier:
-    """By the names of keys in Redis: that of an entry first, then those of its generations."""
+    """By the names of keys in Redis: that of an entry first, then those of its generations.
+
+    It listens to the connection."""
 
     def __init__(
         self,
@@ -45,6 +54,40 @@ class LocalTier:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock, self._monotonic = clock, monotonic
+        self._asked = self.tracks = False
+        self.forget_all()
+
+    def track(self, connection: Connection, prefix: str) -> None:
+        """From now on Redis pushes the keys with this prefix that change."""
+        if not self._asked:
+            self._asked = True
+            tracking = ("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", prefix)
+            connection.send([("HELLO", "3"), tracking], self._told, lambda _: None)
+
+    def _told(self, answers: list[Any]) -> None:
+        hello, tracking = answers
+        # To a client that does not speak RESP3, Redis says OK and pushes nothing.
+        self.tracks = tracking == b"OK" and not isinstance(hello, ReplyError)
+        if not self.tracks:
+            log.warning("no local hits: the cache server refuses to push changes: %s", answers)
+
+    def pushed(self, message: list[Any]) -> None:
+        if message[0] != b"invalidate":
+            return
+        if message[1] is None:  # everything was flushed
+            self.forget_all()
+        else:
+            for name in message[1]:
+                self.forget(name.decode(errors="replace"))
+
+    def answered(self, sent: float) -> None:
+        """A command that was sent then, by `monotonic`, has been answered: that is a proof."""
+        if self.tracks:
+            self._proven_until = sent + PROOF_SECONDS
+
+    def lost(self) -> None:
+        """What Redis would have pushed over the connection is lost with it."""
+        self._asked = self.tracks = False
         self.forget_all()
 
     def get(self, names: Sequence[str]) -> Found | None:
@@ -85,10 +128,6 @@ class LocalTier:
             self._generations.clear()
         self._generations.update(copy.fences)
 
-    def prove(self, sent: float) -> None:
-        """A command that was sent then, by `monotonic`, has been answered."""
-        self._proven_until = sent + PROOF_SECONDS
-
     @property
     def wants_proof(self) -> bool:
         """Whether it is time to send a command for the sake of its answer."""
@@ -98,7 +137,6 @@ class LocalTier:
         self._generations.pop(generation, None)
 
     def forget_all(self) -> None:
-        """When the connection is lost, what Redis would have pushed is lost with it."""
         self._copies: S3Fifo[_Copy] = S3Fifo(MAX_ENTRIES, MAX_BYTES)
         self._generations: dict[str, bytes] = {}
         self._proven_until = 0.0

@@ -30,6 +30,8 @@ class _Lock:
 class InMemoryBackend:
     """Bounded by `max_entries` and `max_bytes`; `clock` gives seconds that never go back."""
 
+    warnings: Sequence[str] = ()
+
     def __init__(
         self,
         *,

@@ -1,21 +1,26 @@
 """Lookups in Redis: what is asked for at the same time goes out as one MGET.
 
-That is what comes in one turn of the event loop, and what comes while an MGET is under way.
+That is what comes in one turn of the event loop, and what comes while an MGET is under way; but
+nobody waits longer for that than BATCH_SECONDS.
 """
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from hiredis import ReplyError
-
 from app.cache.backend import CacheUnavailable, Found
-from app.cache.breaker import Breaker
+from app.cache.client import Client
 from app.cache.connection import Connection
-from app.cache.entry import GENERATION_BYTES, Entry
+from app.cache.entry import Entry
 from app.cache.local import LocalTier
 from app.cache.metrics import Recorder
+from app.cache.resp import ProtocolError
+from app.cache.server import Server
+
+# What one request may lose is 100 ms: a command has 90 (see backend.py), waiting for it has this.
+BATCH_SECONDS = 0.005
 
 # Keys in Redis: of an entry, then of the generations of its tags.
 Names = tuple[str, ...]
@@ -30,31 +35,46 @@ class _Read:
     copy: Entry | None = None
 
 
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """What one MGET is for."""
+
+    reads: dict[Names, _Read]
+    wanted: list[str]
+    sent: float
+
+
 class Reader:
     """Names of generations begin with `tracked`."""
 
     def __init__(
         self,
         connection: Connection,
+        client: Client,
+        server: Server,
         local: LocalTier,
-        breaker: Breaker,
         recorder: Recorder,
         *,
         tracked: str,
     ) -> None:
-        self._connection, self._local, self._tracked = connection, local, tracked
-        self._breaker, self._recorder = breaker, recorder
+        self._connection, self._client, self._server = connection, client, server
+        self._local, self._recorder, self._tracked = local, recorder, tracked
         self._pending: dict[Names, _Read] = {}
-        self._sent: dict[Names, _Read] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._under_way: set[_Batch] = set()
 
     def read(self, names: Names, local: float) -> "asyncio.Future[Found]":
         """Raises CacheUnavailable when it is awaited."""
-        future: asyncio.Future[Found] = self._connection.loop.create_future()
+        loop = self._connection.loop
+        future: asyncio.Future[Found] = loop.create_future()
         if local and (known := self._known(names)) is not None:
             future.set_result(known)
             return future
-        if not self._pending and not self._sent:
-            self._connection.loop.call_soon(self._send)
+        if not self._pending:
+            if not self._under_way:
+                loop.call_soon(self._send)
+            else:
+                self._timer = loop.call_later(BATCH_SECONDS, self._send)
         read = self._pending.get(names)
         if read is None:
             read = self._pending[names] = _Read(local)
@@ -65,43 +85,57 @@ class Reader:
         """What the local tier has."""
         found = self._local.get(names)
         if found is not None and self._local.wants_proof and self._connection.idle:
-            self._connection.send([("PING",)], _ignore, _ignore)
+            self._ask_server()
         return found
 
+    def _ask_server(self) -> None:
+        """Whether it still is what it was, ahead of what is judged by that."""
+        count = partial(self._recorder.count, "error", "info")
+        self._connection.send([self._server.QUESTION], self._server.check, lambda _: count())
+
     def _send(self) -> None:
-        self._sent, self._pending = self._pending, {}
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        reads, self._pending = self._pending, {}
+        if not reads:  # they have failed meanwhile
+            return
         wanted: dict[str, None] = {}
-        for (entry, *generations), read in self._sent.items():
+        for (entry, *generations), read in reads.items():
             if read.local:
-                self._connection.track(self._tracked)
-            read.copy = self._local.copy(entry)
+                self._local.track(self._connection, self._tracked)
+            read.copy = self._local.copy(entry) if generations else None
             if read.copy is None:
                 wanted[entry] = None
             wanted.update(dict.fromkeys(generations))
-        answered = partial(self._answer, [*wanted])
-        self._connection.send([("MGET", *wanted)], answered, self._fail)
+        if self._server.is_to_be_asked():
+            self._ask_server()
+        batch = _Batch(reads, [*wanted], time.monotonic())
+        self._under_way.add(batch)
+        answered, failed = partial(self._answer, batch), partial(self._fail, batch)
+        self._client.send("read", [("MGET", *wanted)], answered, failed)
 
-    def _answer(self, wanted: list[str], answers: list[Any]) -> None:
+    def _answer(self, batch: _Batch, answers: list[Any]) -> None:
         (values,) = answers
-        if isinstance(values, ReplyError):
-            self._breaker.failed("read", values, answered=True)
-            self._fail_sent(values)
-        else:
-            self._breaker.succeeded()
-            self._hand_out(dict(zip(wanted, values, strict=True)))
-        self._sent = {}
+        if not isinstance(values, list) or len(values) != len(batch.wanted):
+            raise ProtocolError(f"{len(batch.wanted)} keys, and the answer is {values!r:.80}")
+        self._under_way.discard(batch)
+        self._hand_out(batch, dict(zip(batch.wanted, values, strict=True)))
         if self._pending:
             self._send()
 
-    def _hand_out(self, values: dict[str, bytes | None]) -> None:
-        for names, read in self._sent.items():
+    def _hand_out(self, batch: _Batch, values: dict[str, bytes | None]) -> None:
+        for names, read in batch.reads.items():
             found = self._found(names, read, values)
             if read.copy is not None and found.generations not in (None, read.copy.generations):
                 # What was invalidated here may have been made anew elsewhere.
                 self._local.drop(names[0])
-                self._pending.setdefault(names, _Read(read.local)).futures += read.futures
+                if time.monotonic() - batch.sent > BATCH_SECONDS:
+                    _fail(read, CacheUnavailable("read: no time to ask again"))
+                else:
+                    self._pending.setdefault(names, _Read(read.local)).futures += read.futures
                 continue
-            if read.local and self._connection.tracks:
+            if read.local and self._local.tracks:
                 self._local.allow(names, found, read.local)
             for future in read.futures:
                 if not future.done():  # a reader that was cancelled
@@ -115,26 +149,17 @@ class Reader:
                 self._recorder.count("error", "decode")
             else:
                 self._local.keep(names[0], entry)
-        generations = [values[name] for name in names[1:]]
-        joined = None if None in generations else b"".join(generations)  # type: ignore[arg-type]
-        if joined is not None and len(joined) != len(generations) * GENERATION_BYTES:
-            joined = None
-        return Found(entry, joined)
+        return Found(entry, self._server.joined([values[name] for name in names[1:]]))
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, batch: _Batch, error: CacheUnavailable) -> None:
         """Fails what waits for the connection, sent or not: it all waits for the same."""
-        self._breaker.failed("read", error)
-        self._fail_sent(error)
-        self._sent, self._pending = self._pending, {}
-        self._fail_sent(error)
-        self._sent = {}
-
-    def _fail_sent(self, error: Exception) -> None:
-        for read in self._sent.values():
-            for future in read.futures:
-                if not future.done():
-                    future.set_exception(CacheUnavailable(f"read: {error!r}"))
+        self._under_way.discard(batch)
+        pending, self._pending = self._pending, {}
+        for read in (*batch.reads.values(), *pending.values()):
+            _fail(read, error)
 
 
-def _ignore(_: object) -> None:
-    """The local tier has taken note of the answer already."""
+def _fail(read: _Read, error: CacheUnavailable) -> None:
+    for future in read.futures:
+        if not future.done():
+            future.set_exception(CacheUnavailable(*error.args))

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from hiredis import ReplyError
 from redis.asyncio import Connection as RedisPyConnection
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
@@ -23,15 +22,21 @@ from app.cache.backend import (
     LOCK_SECONDS,
     REQUEST_BUDGET_SECONDS,
     Begun,
-    CacheUnavailable,
     Found,
 )
 from app.cache.breaker import Breaker
-from app.cache.connection import Command, Connection
-from app.cache.entry import GENERATION_BYTES, Entry
+from app.cache.client import Client
+from app.cache.connection import Connection
+from app.cache.entry import Entry
 from app.cache.local import LocalTier
 from app.cache.metrics import Recorder
 from app.cache.reader import Reader
+from app.cache.resp import ProtocolError
+from app.cache.scripts import Command
+from app.cache.server import Server
+
+# The breaker holds and releases this tag. No entry depends on it.
+PROBE = "probe of the breaker"
 
 
 class RedisBackend:
@@ -62,10 +67,19 @@ class RedisBackend:
         self._name = name
         self._breaker = Breaker(self._probe, recorder)
         self._local = LocalTier()
-        self._connection = Connection(self._connect, self._local, timeout)
-        self._reader = Reader(
-            self._connection, self._local, self._breaker, recorder, tracked=f"{name}:g:"
+        self._server = Server(on_change=self._local.forget_all)
+        self._connection = Connection(
+            self._connect, self._local, self._server.HELLO, self._server.welcome, timeout
         )
+        self._client = Client(self._connection, self._breaker)
+        self._reader = Reader(
+            self._connection, self._client, self._server, self._local, recorder,
+            tracked=f"{name}:g:",
+        )  # fmt: skip
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        return self._server.warnings
 
     def read(self, key: str, tags: Sequence[str], local: float = 0) -> Awaitable[Found]:
         self._breaker.check()
@@ -76,30 +90,36 @@ class RedisBackend:
         return (self._entry_key(key), *[self._tag_key("g", tag) for tag in tags])
 
     async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
+        if not self._connection.is_open:
+            await self.ping()  # whose incarnation the generations begin with is known after that
         lock, lock_life = self._lock_key(key, tags), _ms(LOCK_SECONDS)
         commands: list[Command] = []
         for number, tag in enumerate(tags):
             keys = [*self._tag_keys(tag), *([lock] if number == 0 else [])]
-            generation = secrets.token_bytes(GENERATION_BYTES)
+            generation = self._server.new_generation()
             life = _ms(GENERATION_SECONDS)
-            commands.append(_eval(scripts.BEGIN, keys, generation, life, token, lock_life))
+            commands.append(scripts.BEGIN.call(keys, generation, life, token, lock_life))
         commands.append(("MGET", self._entry_key(key)))  # unlike GET, no error for another type
-        *answers, (raw,) = await self._call("begin", *commands)
+        return await self._client.call("begin", commands, self._begun)
+
+    def _begun(self, answers: list[Any]) -> Begun:
+        *begun, (raw,) = answers
         entry = Entry.decode(raw) if raw is not None else None
-        generations = [generation for generation, _ in answers]
-        joined = None if None in generations else b"".join(generations)
-        return Begun(joined, bool(answers[0][1]), entry)
+        if not isinstance(begun[0], list):  # without tags
+            return Begun(b"", bool(begun[0]), entry)
+        generations = self._server.joined([generation for generation, _ in begun])
+        return Begun(generations, bool(begun[0][1]), entry)
 
     async def store(
         self, key: str, tags: Sequence[str], entry: Entry, seconds: float, token: str = ""
     ) -> None:
         life = _ms(seconds)
-        await self._call(
-            "store",
+        commands = [
             ("SET", self._entry_key(key), entry.encode(), "PX", life),
-            *[_eval(scripts.KEEP, [self._tag_key("g", tag)], life) for tag in tags],
-            *([_eval(scripts.RELOCK, [self._lock_key(key, tags)], token, 0)] if token else []),
-        )
+            *[scripts.KEEP.call([self._tag_key("g", tag)], life) for tag in tags],
+            *([scripts.RELOCK.call([self._lock_key(key, tags)], token, 0)] if token else []),
+        ]
+        await self._client.call("store", commands, list)
 
     async def extend(self, key: str, tags: Sequence[str], token: str) -> None:
         await self._relock(self._lock_key(key, tags), token, _ms(LOCK_SECONDS))
@@ -108,21 +128,26 @@ class RedisBackend:
         await self._relock(self._lock_key(key, tags), token, 0)
 
     async def _relock(self, lock: str, token: str, life: int) -> None:
-        await self._call("lock", _eval(scripts.RELOCK, [lock], token, life))
+        await self._client.call("lock", [scripts.RELOCK.call([lock], token, life)], list)
 
     async def hold(self, tags: Sequence[str], writer: str) -> None:
-        await self._each_tag("hold", scripts.HOLD, tags, writer, _ms(HOLD_SECONDS))
+        await self._tell("hold", self._holds(tags, writer), tags)
 
     async def release(self, tags: Sequence[str], writer: str, *, changed: bool) -> None:
-        await self._each_tag("release", scripts.RELEASE, tags, writer, int(changed))
+        await self._tell("release", self._releases(tags, writer, changed=changed), tags)
 
-    async def _each_tag(
-        self, operation: str, script: str, tags: Sequence[str], *arguments: str | int
-    ) -> None:
+    def _holds(self, tags: Sequence[str], writer: str) -> list[Command]:
+        life = _ms(HOLD_SECONDS)
+        return [scripts.HOLD.call(self._tag_keys(tag), writer, life) for tag in tags]
+
+    def _releases(self, tags: Sequence[str], writer: str, *, changed: bool) -> list[Command]:
+        return [scripts.RELEASE.call(self._tag_keys(tag), writer, int(changed)) for tag in tags]
+
+    async def _tell(self, operation: str, commands: list[Command], tags: Sequence[str]) -> None:
+        if not commands:
+            return
         try:
-            await self._call(
-                operation, *[_eval(script, self._tag_keys(tag), *arguments) for tag in tags]
-            )
+            await self._client.call(operation, commands, _done)
         finally:  # what this process writes its next read sees, before Redis pushes it
             for tag in tags:
                 self._local.forget(self._tag_key("g", tag))
@@ -131,21 +156,25 @@ class RedisBackend:
         cursor, pattern = b"0", _escaped(self._name) + ":g:*"
         while True:
             scan = ("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-            ((cursor, keys),) = await self._call("clear", scan)
+            cursor, keys = await self._client.call("clear", [scan], _page)
             if keys:
-                await self._call("clear", ("UNLINK", *keys))
+                await self._client.call("clear", [("UNLINK", *keys)], list)
             if cursor == b"0":
                 self._local.forget_all()
                 return
 
     async def ping(self) -> None:
-        await self._call("ping", ("PING",))
+        await self._client.call("ping", [("PING",)], list)
 
     async def _probe(self) -> None:
-        try:
-            await self._connection.execute([("PING",)])
-        except Exception as error:
-            raise CacheUnavailable(str(error)) from error
+        """All that is refused by a server that can be read and not be told."""
+        tag, writer = [PROBE], secrets.token_hex(8)
+        commands = [
+            *self._holds(tag, writer),
+            *self._releases(tag, writer, changed=True),
+            ("MGET", self._tag_key("g", PROBE)),
+        ]
+        await self._client.try_call("probe", commands, lambda answers: _done(answers[:2]))
 
     async def aclose(self) -> None:
         await self._breaker.aclose()
@@ -159,23 +188,6 @@ class RedisBackend:
             await connection.disconnect(nowait=True)
             raise
         return connection
-
-    async def _call(self, operation: str, *commands: Command) -> list[Any]:
-        """The answers of Redis. Raises CacheUnavailable, at once while the breaker is open."""
-        self._breaker.check()
-        if not commands:
-            return []
-        try:
-            answers = await self._connection.execute(commands)
-        except Exception as error:
-            self._breaker.failed(operation, error)
-            raise CacheUnavailable(f"{operation}: {error!r}") from error
-        for answer in answers:
-            if isinstance(answer, ReplyError):
-                self._breaker.failed(operation, answer, answered=True)
-                raise CacheUnavailable(f"{operation}: {answer!r}")
-        self._breaker.succeeded()
-        return answers
 
     def _entry_key(self, key: str) -> str:
         return f"{self._name}:e:{key}"
@@ -192,8 +204,14 @@ class RedisBackend:
         return f"{self._name}:{kind}:" + "{" + tag + "}"
 
 
-def _eval(script: str, keys: Sequence[str], *arguments: str | bytes | int) -> Command:
-    return ("EVAL", script, len(keys), *keys, *arguments)
+def _done(answers: list[Any]) -> None:
+    if any(answer != 1 for answer in answers):
+        raise ProtocolError(f"a script was answered with {answers!r:.80}")
+
+
+def _page(answers: list[Any]) -> tuple[bytes, list[bytes]]:
+    ((cursor, keys),) = answers
+    return bytes(cursor), list(keys)
 
 
 def _escaped(name: str) -> str:

@@ -15,6 +15,7 @@ async def test_a_service_with_all_it_needs_is_ready(client: Client) -> None:
         "database": "up",
         "cache": "up",
         "pending_invalidations": 0,
+        "warnings": [],
     }
     assert response.headers["Cache-Control"] == "no-store"
 

@@ -219,14 +219,14 @@ async def test_a_write_is_two_round_trips_whatever_it_changes(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert isinstance(world.cache.backend, RedisBackend)
-    calls: list[str] = []
-    call = world.cache.backend._call
+    client, calls = world.cache.backend._client, list[str]()
+    call = client.call
 
-    async def counted(operation: str, *commands: Any) -> Any:
+    def counted(operation: str, *arguments: Any) -> Any:
         calls.append(operation)
-        return await call(operation, *commands)
+        return call(operation, *arguments)
 
-    monkeypatch.setattr(world.cache.backend, "_call", counted)
+    monkeypatch.setattr(client, "call", counted)
     async with world.sessions.begin() as session:
         session.add_all([Planet(name=f"Planet {n}", colour="grey") for n in range(50)])
         session.add(Moon(name="Phobos", planet="Mars"))

@@ -25,6 +25,7 @@ class Tier(LocalTier):
     def __init__(self) -> None:
         self.wall, self.life = Clock(1_800_000_000), Clock(1000)
         super().__init__(clock=self.wall, monotonic=self.life)
+        self.tracks = True
 
     def put(self, names: tuple[str, ...], generation: bytes = b"1") -> Found:
         """An entry that Redis has just answered with, whose generations are all this one."""
@@ -43,14 +44,14 @@ class Tier(LocalTier):
         self.life.now += seconds
         self.wall.now += seconds
         if proven:
-            self.prove(self.life.now)
+            self.answered(self.life.now)
 
 
 @pytest.fixture
 def tier() -> Tier:
     """A moment after Redis has answered a command."""
     tier = Tier()
-    tier.prove(tier.life.now)
+    tier.answered(tier.life.now)
     return tier
 
 
@@ -74,12 +75,12 @@ def test_a_proof_lasts_from_when_the_command_was_sent(tier: Tier) -> None:
     tier.settle()
     sent = tier.life.now
     tier.live(PROOF_SECONDS / 2, proven=False)
-    tier.prove(sent)  # answered only now
+    tier.answered(sent)  # answered only now
     tier.live(PROOF_SECONDS / 2 - 0.01, proven=False)
     assert tier.get(NAMES) is not None
     tier.live(0.02, proven=False)
     assert tier.get(NAMES) is None
-    tier.prove(tier.life.now)
+    tier.answered(tier.life.now)
     assert tier.get(NAMES) is not None
 
 
@@ -145,7 +146,7 @@ def test_after_a_loss_of_news_each_entry_has_to_be_asked_for(tier: Tier) -> None
     found = tier.settle()
     tier.forget_all()
     assert tier.get(NAMES) is None
-    tier.prove(tier.life.now)
+    tier.answered(tier.life.now)
     tier.settle(OTHER)
     assert tier.get(NAMES) is None, "Redis has answered, about something else"
     tier.allow(NAMES, found, LOCAL_SECONDS)
