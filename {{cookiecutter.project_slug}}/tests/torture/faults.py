@@ -76,8 +76,9 @@ class Faults:
                 await self._copy()
                 await asyncio.sleep(lag)
             # Between hold and COMMIT, or just before the hold, it matters most.
-            with contextlib.suppress(TimeoutError):
-                await run.next(run.rng.choice(("held", "intent")), None, AIM_SECONDS)
+            if aim := run.rng.choice(("held", "intent", "")):
+                with contextlib.suppress(TimeoutError):
+                    await run.next(aim, None, AIM_SECONDS)
             began = time.monotonic()
             await self._harm(kind, seconds)
             run.record(Event(0, "fault", kind, 0, began, time.monotonic()))

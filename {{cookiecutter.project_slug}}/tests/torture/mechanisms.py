@@ -6,17 +6,22 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+from sqlalchemy import event
+from sqlalchemy.orm import Session, SessionTransaction
+
+from app.cache import commit
 from app.cache.entry import Entry
 from app.cache.flight import Flight
 from app.cache.redis import RedisBackend
 from app.cache.store import Store
+from app.cache.writes import Writes
 
 
-async def _no_hold(_backend: object, _tags: Sequence[str], _writer: str) -> None:
+async def _nothing(*_: object) -> None:
     """Says that it is done."""
 
 
-_release, _judge = RedisBackend.release, Store._judge
+_release, _judge, _collect = RedisBackend.release, Store._judge, commit._Hooks.collect_flush
 
 
 async def _release_as_unchanged(
@@ -26,20 +31,35 @@ async def _release_as_unchanged(
 
 
 def _judge_as_valid(store: Store, entry: Entry | None, generations: bytes | None) -> Any:
-    return _judge(
-        store, entry and replace(entry, generations=generations or b""), generations or b""
-    )
+    generations = generations or b""
+    return _judge(store, entry and replace(entry, generations=generations), generations)
+
+
+def _collect_until_rollback(hooks: commit._Hooks, session: Session, *arguments: Any) -> None:
+    """A flush that fails in a SAVEPOINT ends a transaction of its own, which is not nested."""
+    _collect(hooks, session, *arguments)
+    if not event.contains(session, "after_soft_rollback", _forget):
+        event.listen(session, "after_soft_rollback", _forget)
+
+
+def _forget(session: Session, previous: SessionTransaction) -> None:
+    if not previous.nested:
+        commit._changes(session)._names.clear()
 
 
 # What is replaced, and by what.
-MECHANISMS: dict[str, tuple[type, str, object]] = {
-    "hold": (RedisBackend, "hold", _no_hold),
+MECHANISMS: dict[str, tuple[object, str, object]] = {
+    "hold": (RedisBackend, "hold", _nothing),
     "release": (RedisBackend, "release", _release_as_unchanged),
     "validation": (Store, "_judge", _judge_as_valid),
     "joining": (Flight, "may_be_joined", lambda _flight, _generations: True),
+    "doubt": (commit, "is_refusal", lambda _error: True),
+    "renewal": (Writes, "_renew", _nothing),
+    "owed": (Writes, "owes", lambda _writes, _tags: False),
+    "savepoint": (commit._Hooks, "collect_flush", _collect_until_rollback),
 }
 
 
 def switched_off(name: str) -> AbstractContextManager[object]:
     owner, attribute, replacement = MECHANISMS[name]
-    return patch.object(owner, attribute, replacement)
+    return patch.object(owner, attribute, replacement, create=True)

@@ -38,7 +38,7 @@ KEYS = ("AU", "NF", "NZ")
 PAGE = "/countries?subregion=Australia%20and%20New%20Zealand&limit=50&sort=alpha_2"
 # A write that survives a failed flush in a SAVEPOINT.
 SAVEPOINT = "/savepoint"
-WRITES = ("/countries",)
+WRITES = ("/countries", SAVEPOINT)
 
 TASKS_PER_READER = 5
 READ_PAUSE_SECONDS, OWN_READ_PAUSE_SECONDS = 0.01, 0.03
