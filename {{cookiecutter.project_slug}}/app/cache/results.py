@@ -71,7 +71,11 @@ class Results:
             return made if made is not _NOTHING else await self._function(*args, **kwargs)
         if stored is not None and payload is stored[0]:
             return stored[1]
-        return self._load(payload)
+        try:
+            return self._load(payload)
+        except ValidationError:  # what was valid is no more, such as a date in the future
+            cache.recorder.count("error", "result")
+            return await self._function(*args, **kwargs)
 
     async def invalidate(self, *args: Any, **kwargs: Any) -> None:
         _, tags = self._address(args, kwargs)

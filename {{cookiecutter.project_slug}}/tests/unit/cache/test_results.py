@@ -21,6 +21,7 @@ from pydantic import (
     SecretStr,
     computed_field,
     field_serializer,
+    field_validator,
 )
 from typing_extensions import TypedDict
 
@@ -251,6 +252,29 @@ async def test_in_production_it_is_returned_uncached_counted_and_logged_once(
     logged = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
     assert [name in message and "made" in message for message in logged] == [True]
     assert "b'\\xff'" not in logged[0]
+
+
+limits = {"price": 10}
+
+
+class Limited(BaseModel):
+    price: int
+
+    @field_validator("price")
+    @classmethod
+    def under_the_limit(cls, price: int) -> int:
+        assert price < limits["price"]
+        return price
+
+
+async def test_a_result_that_is_no_longer_valid_is_computed_anew(
+    production: Cache, counters: Counters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = returning(Limited, Limited(price=9), Limited(price=1))
+    await made()
+    monkeypatch.setitem(limits, "price", 5)
+    assert await made() == Limited(price=1)
+    assert counters.totals["error", "result"] == 1
 
 
 class NoSchema:
