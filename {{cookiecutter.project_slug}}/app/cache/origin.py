@@ -61,6 +61,8 @@ class Origin:
         self._run: asyncio.Task[None] | None = None
         self._start: Message = {}
         self._unread = True
+        self.streams = False
+        """Whether the answer comes in parts, which wait for `stream_to`."""
 
     async def ask(self) -> Computed:
         """The uncached answer, as soon as its last byte is known."""
@@ -75,11 +77,6 @@ class Origin:
             self._reject("stream")
             return Computed(None, storable=False, shared=False)
         return await self._computed(response)
-
-    @property
-    def streams(self) -> bool:
-        """Whether the answer comes in parts, which wait for `stream_to`."""
-        return self._answer.done() and self._answer.result() is None
 
     async def stream_to(self, receive: Receive, send: Send) -> None:
         assert self._run is not None
@@ -100,7 +97,7 @@ class Origin:
         reason = why_not_stored(response, policy)
         if reason is not None:
             self._reject(reason)
-            shared, failed = reason in ("status", "too large"), response.status >= 500
+            shared, failed = reason == "status", response.status >= 500
             payload = encode_as_it_is(response, policy)
             return Computed(payload, storable=False, shared=shared, failed=failed)
         expire = policy.expire_not_found if response.status == 404 else None
@@ -136,6 +133,7 @@ class Origin:
                 self._answer.set_result(Response(self._start["status"], headers, body))
 
     async def _hand_over(self, message: Message) -> None:
+        self.streams = True
         self._answer.set_result(None)
         client = await asyncio.shield(self._client)
         if client is None:

@@ -54,9 +54,9 @@ def why_not_stored(response: Response, policy: Policy) -> str | None:
         return "partial"
     if any(_SENTINEL in name or _SENTINEL in value for name, value in headers):
         return "header"
-    # The last two forbid no sharing: who waits for the same may have it as well.
     if _size(response) > MAX_PAYLOAD_BYTES:
         return "too large"
+    # The last reason that is looked for: where it is the one, who waits for the same may have it.
     if response.status != 200 and not (response.status == 404 and policy.expire_not_found):
         return "status"
     return None

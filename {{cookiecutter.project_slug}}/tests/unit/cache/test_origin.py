@@ -293,6 +293,48 @@ async def test_a_private_404_is_for_the_request_that_it_was_made_for(memory: Cac
     assert calls["missing"] == 3
 
 
+@pytest.mark.parametrize("now_it", ["raises", "streams"])
+async def test_an_origin_that_fails_is_replaced_by_what_it_said_before(now_it: str) -> None:
+    now = [1000.0]
+    memory, route, app = Cache(InMemoryBackend(), clock=lambda: now[0]), Parts(), FastAPI()
+    good = True
+
+    @app.get("/page")
+    @cache(60, stale_if_error=600)
+    async def page() -> Response:
+        if good:
+            return PlainTextResponse("whole")
+        if now_it == "raises":
+            raise ZeroDivisionError
+        return StreamingResponse(route.body())
+
+    async with serving(app, memory) as client:
+        await client.get("/page")
+        good, now[0] = False, now[0] + 100
+        response = await client.get("/page")
+    assert response.text == ("whole" if now_it == "raises" else "0 1 2 ")
+
+
+async def test_a_run_that_is_cut_off_at_the_end_of_the_cache_is_no_error(
+    memory: Cache, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cache.core.DRAIN_SECONDS", 0.01)
+    app, asked = FastAPI(), asyncio.Event()
+
+    @app.get("/never")
+    @cache(60)
+    async def never() -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with serving(app, memory) as client:
+        request = asyncio.create_task(client.get("/never"))
+        await asked.wait()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert caplog.text == ""
+
+
 async def test_what_is_never_stored_is_said_once(
     memory: Cache, caplog: pytest.LogCaptureFixture
 ) -> None:
