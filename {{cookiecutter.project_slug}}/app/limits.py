@@ -1,14 +1,10 @@
-"""No request may fill the memory: a body that is too large is refused while it arrives, and what
-comes before the body as soon as it is there.
+"""No request may fill the memory: a body that is too large is refused while it arrives, and headers
+that are too large before anything reads or remembers them. uvicorn takes headers of any size."""
 
-uvicorn takes headers of any size. The cache, and whatever else remembers a part of a request, has
-to be inside of `HeaderLimitMiddleware`.
-"""
-
-from collections.abc import Awaitable
 from http import HTTPStatus
 
 from fastapi import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.problems import problem
@@ -41,21 +37,11 @@ class BodyLimitMiddleware:
         await self.app(scope, receive_limited, send)
 
 
-class HeaderLimitMiddleware:
-    """RFC 6585 section 5."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        size = 0
-        for name, value in scope.get("headers", ()):
-            size += len(name) + len(value)
-        if size <= MAX_HEADER_BYTES:
-            return self.app(scope, receive, send)
-        # A connection that is closed is garbage, and collected some hundred connections later.
-        scope["headers"].clear()
-        return problem(
-            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-            f"All headers together may have {MAX_HEADER_BYTES} bytes at most, not {size}.",
-        )(scope, receive, send)
+def refuse_headers(scope: Scope, size: int) -> Response:
+    """RFC 6585 section 5: for headers of more than MAX_HEADER_BYTES."""
+    # A connection that is closed is garbage, and collected some hundred connections later.
+    scope["headers"].clear()
+    return problem(
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        f"All headers together may have {MAX_HEADER_BYTES} bytes at most, not {size}.",
+    )

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.limits import MAX_HEADER_BYTES, refuse_headers
 from app.problems import problem
 from app.settings import Settings
 
@@ -63,7 +64,8 @@ def configure_logging(settings: Settings) -> None:
 
 
 class RequestLogMiddleware:
-    """The outermost middleware, so that every response has its id, the 500 included."""
+    """The outermost middleware: every response has its id, the 500 included, and headers that are
+    too large reach nobody else."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -72,7 +74,12 @@ class RequestLogMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _given_id(scope) or random.getrandbits(128).to_bytes(16).hex()
+        size, given = 0, b""
+        for name, value in scope["headers"]:
+            size += len(name) + len(value)
+            if name == _HEADER_NAME:
+                given = value
+        request_id = _sane(given) or random.getrandbits(128).to_bytes(16).hex()
         header = (_HEADER_NAME, request_id.encode())
         started = False
 
@@ -85,7 +92,8 @@ class RequestLogMiddleware:
 
         token = _request_id.set(request_id)
         try:
-            await self.app(scope, receive, send_with_id)
+            app = self.app if size <= MAX_HEADER_BYTES else refuse_headers(scope, size)
+            await app(scope, receive, send_with_id)
         except Exception:
             if started:
                 raise  # half a response was sent: the server logs it and cuts the connection
@@ -97,11 +105,8 @@ class RequestLogMiddleware:
             _request_id.reset(token)
 
 
-def _given_id(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == _HEADER_NAME and _SANE_ID.fullmatch(value):
-            return str(value, "ascii")
-    return None
+def _sane(given: bytes) -> str | None:
+    return str(given, "ascii") if _SANE_ID.fullmatch(given) else None
 
 
 def _add_request_id(_: object, __: str, event: structlog.types.EventDict) -> Any:

@@ -20,7 +20,7 @@ from app.cache import Cache, CacheMiddleware, CacheUnavailable, open_cache
 from app.cache.commit import invalidate_on_commit
 from app.cache.listener import declared_tags, listening
 from app.database import Base, Sessions, create_engine, create_sessions
-from app.limits import BodyLimitMiddleware, HeaderLimitMiddleware
+from app.limits import BodyLimitMiddleware
 from app.logging import REQUEST_ID_HEADER, RequestLogMiddleware, configure_logging
 from app.settings import Settings
 from app.single_process import only_process
@@ -71,7 +71,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimitMiddleware)
     # A hit answers a GET without a body, and needs no limit.
     app.add_middleware(CacheMiddleware, skips=[BodyLimitMiddleware])
-    app.add_middleware(HeaderLimitMiddleware)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -153,7 +153,7 @@ class _Exchange:
         else:
             forward = b"fwd=stale" if found.state == "expired" else b"fwd=uri-miss"
             stored = b"; stored" if result.stored else b""
-            response = decode(result.payload, gzip=self._accepts_gzip)
+            response = decode(result.payload, gzip=accepts_gzip(self.headers))
             self._say(response, forward + stored)
             await self._send(response)
 
@@ -215,14 +215,9 @@ class _Exchange:
 
         return send
 
-    @property
-    def _accepts_gzip(self) -> bool:
-        codings = self.headers.get(b"accept-encoding")
-        return codings is not None and accepts_gzip(codings)
-
     def _fresh_response(self, entry: Entry, now: int) -> Response:
         """Made once a second: what it says of its age changes no more often."""
-        gzip, second = self._accepts_gzip, now // 1000
+        gzip, second = accepts_gzip(self.headers), now // 1000
         response: Response | None
         made_in, response = entry.prepared.get(gzip, (0, None))
         if response is None or made_in != second:
@@ -233,7 +228,7 @@ class _Exchange:
 
     def _response(self, entry: Entry, now: int, status: bytes) -> Response:
         """RFC 9111 section 5.1: the age that the origin gave it, and the time in this cache."""
-        response = decode(entry.payload, gzip=self._accepts_gzip)
+        response = decode(entry.payload, gzip=accepts_gzip(self.headers))
         age = max(0, now - entry.created) // 1000 + age_of(response.headers)
         response.headers[:] = [pair for pair in response.headers if pair[0] != b"age"]
         response.headers.append((b"age", b"%d" % age))

@@ -1,6 +1,7 @@
 """What a client asks for besides the resource (RFC 9110): codings, conditions."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -17,12 +18,13 @@ _NOT_MODIFIED = {
 }  # fmt: skip
 
 
-def accepts_gzip(accept_encoding: bytes) -> bool:
+def accepts_gzip(headers: Mapping[bytes, bytes]) -> bool:
     """RFC 9110 section 12.5.3, for the one coding that is stored.
 
     Clients choose the value: only a short one is remembered, and a longer one is not looked at.
     """
-    return len(accept_encoding) <= MAX_ACCEPT_ENCODING_BYTES and _accepts_gzip(accept_encoding)
+    given = headers.get(b"accept-encoding")
+    return given is not None and len(given) <= MAX_ACCEPT_ENCODING_BYTES and _accepts_gzip(given)
 
 
 @lru_cache(maxsize=1024)

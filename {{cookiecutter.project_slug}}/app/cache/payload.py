@@ -119,7 +119,8 @@ def _etag(response: Response) -> bytes:
     shown = blake2b(values_of(response.headers, b"content-type"), digest_size=16)
     shown.update(response.body)
     digest = shown.hexdigest().encode()
-    return b'%s-%s"' % (given[:-1], digest[:16]) if given else b'"%s"' % digest
+    quoted = len(given) > 1 and given.startswith(b'"') and given.endswith(b'"')
+    return b'%s-%s"' % (given[:-1], digest[:16]) if quoted else b'"%s"' % digest
 
 
 def _cache_control(response: Response, policy: Policy) -> bytes:

@@ -33,6 +33,12 @@ def test_an_etag_begins_with_that_of_the_endpoint_and_tells_all_that_is_shown_ap
     assert header(stored(shown[0]), b"etag") == etags[0]
 
 
+@pytest.mark.parametrize("nonsense", [b"v1", b'"', b""])
+def test_an_etag_without_quotes_is_none(nonsense: bytes) -> None:
+    with_one = stored(Response(200, [JSON, (b"etag", nonsense)], b"{}"))
+    assert header(with_one, b"etag") == header(stored(Response(200, [JSON], b"{}")), b"etag")
+
+
 def test_a_weak_etag_of_the_endpoint_is_its_own_word() -> None:
     weak = (b"etag", b'W/"v1"')
     assert header(stored(Response(200, [JSON, weak], b"{}")), b"etag") == weak[1]
