@@ -38,8 +38,6 @@ class Guard:
         if not self._tree.dependencies:
             yield f"its guard {self.name} is no dependency of the route, so a miss would not run it"
         for node in walk(self._tree):
-            if node.background_tasks_param_name:
-                yield f"its guard {self.name} adds background tasks, which hits would drop"
             if node.response_param_name and not self._per_user:
                 yield (
                     f"its guard {self.name} takes the response, and what it sets there for one "

@@ -6,7 +6,7 @@ else is refused when the application starts, by name and with what to do.
 
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -14,7 +14,7 @@ from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
-from app.cache._fastapi import Dependant, get_flat_params, parameter_aliases
+from app.cache._fastapi import Dependant, get_flat_params, parameter_aliases, walk
 from app.cache.guard import returned
 from app.cache.policy import Policy, PolicyError
 
@@ -37,8 +37,9 @@ def check_middleware(app: FastAPI) -> None:
     for place, entry in enumerate(stack):
         if not getattr(entry.cls, "answers_hits", False):
             continue
+        skips: Any = entry.kwargs.get("skips", ())
         for inner in stack[place + 1 :]:
-            if inner.cls not in _skips(entry.kwargs):
+            if inner.cls not in skips:
                 made_of = inner.kwargs.get("dispatch", inner.cls)
                 name = getattr(made_of, "__qualname__", type(made_of).__qualname__)
                 raise PolicyError(
@@ -46,10 +47,6 @@ def check_middleware(app: FastAPI) -> None:
                     "hit skips it: add it later, or, if no answer to a GET depends on it, say "
                     f"app.add_middleware(CacheMiddleware, skips=[{name}])"
                 )
-
-
-def _skips(options: Any) -> Any:
-    return options.get("skips", ())
 
 
 def problems_of(context: Any, dependant: Dependant, policy: Policy) -> Iterator[str]:
@@ -63,6 +60,9 @@ def problems_of(context: Any, dependant: Dependant, policy: Policy) -> Iterator[
                 f"its route class {kind.__qualname__} overrides {method}, which a hit would skip: "
                 "use a dependency, or middleware outside of CacheMiddleware"
             )
+    for node in (dependant, *walk(dependant)):
+        if node.background_tasks_param_name:
+            yield f"background tasks would run on misses only, and {_name(node)} adds some"
     yield from _node_problems(dependant, policy, "the endpoint")
     pending = [(node, "the endpoint") for node in dependant.dependencies]
     while pending:
@@ -94,8 +94,6 @@ def _node_problems(node: Dependant, policy: Policy, name: str) -> Iterator[str]:
         yield f"{name} is a security scheme, which a hit would skip: {advice}"
     elif node.request_param_name or node.http_connection_param_name:
         yield f"{name} takes the whole request, so what decides the answer is unknown: {advice}"
-    if node.background_tasks_param_name:
-        yield f"background tasks would run on misses only, and {name} adds some"
     if node.body_params:
         yield f"{name} reads a request body"
     if node.cookie_params:
@@ -117,9 +115,13 @@ def _header_names(fields: list[Any]) -> Iterator[str]:
 
 def takes_more(field: Any) -> bool:
     """Whether a parameter is a model for which names matter that it does not declare."""
-    model = field.field_info.annotation
-    known = inspect.isclass(model) and issubclass(model, BaseModel)
-    return known and model.model_config.get("extra") in ("forbid", "allow")
+    annotation = field.field_info.annotation
+    return any(
+        inspect.isclass(model)
+        and issubclass(model, BaseModel)
+        and model.model_config.get("extra") in ("forbid", "allow")
+        for model in (annotation, *get_args(annotation))
+    )
 
 
 def _streams(response_class: Any) -> bool:

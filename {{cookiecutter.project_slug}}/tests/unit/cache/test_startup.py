@@ -54,6 +54,10 @@ async def takes_choice(
 ) -> None: ...
 @cache(60, vary=["x-user"])
 async def takes_all_headers(headers: Annotated[OpenHeaders, Header()]) -> None: ...
+@cache(60, vary=["x-user"])
+async def takes_perhaps_all(
+    headers: Annotated[OpenHeaders | None, Header()] = None,
+) -> None: ...
 @cache(60)
 async def takes_cookie(sid: Annotated[str, Cookie()]) -> None: ...
 @cache(60)
@@ -75,6 +79,7 @@ async def streams() -> AsyncIterator[int]:
         (takes_header, {}, "headers that are not in vary: accept-language"),
         (takes_choice, {}, "headers that are not in vary: x-old"),
         (takes_all_headers, {}, "the endpoint takes all headers"),
+        (takes_perhaps_all, {}, "the endpoint takes all headers"),
         (takes_cookie, {}, r"reads cookies \(sid\)"),
         (takes_token, {}, "is a security scheme"),
         (takes_user, {}, "dependency whole_request takes the whole request"),
@@ -194,9 +199,14 @@ def test_a_host_after_all_cached_routes_is_accepted() -> None:
 async def mails(tasks: BackgroundTasks) -> None: ...
 
 
-def test_background_tasks_of_a_dependency_are_refused_by_name() -> None:
-    with pytest.raises(PolicyError, match=r"GET /planets .*dependency mails adds some"):
-        bind(planets, dependencies=[Depends(mails)])
+@shared_dependency
+async def shared_mails(tasks: BackgroundTasks) -> None: ...
+
+
+@pytest.mark.parametrize("dependency", [mails, shared_mails])
+def test_background_tasks_of_a_dependency_are_refused_by_name(dependency: Any) -> None:
+    with pytest.raises(PolicyError, match=r"GET /planets .*background .*mails adds some"):
+        bind(planets, dependencies=[Depends(dependency)])
 
 
 class Limited:
