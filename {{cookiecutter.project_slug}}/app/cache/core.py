@@ -3,7 +3,6 @@
 `fetch` is the path of every miss and of cached functions; `writes` is the path of every write.
 """
 
-import asyncio
 import logging
 import random
 import time
@@ -104,11 +103,11 @@ class Cache:
         None when there is a result that only the request it was made for may have.
         """
         self.recorder.count("miss", found.state)
-        if self.flights.is_computing(miss.key):
+        if self.flights.waits_for_caller(miss.key):
             return await miss.compute()
         flight, started = self.flights.join(miss, found)
         try:
-            landed = await asyncio.shield(flight.landed)
+            landed = await self.flights.wait(flight)
         except Exception:
             if found.entry is None:
                 raise

@@ -56,6 +56,7 @@ class Flight:
     predecessor: "Flight | None" = None
     begun: bool = False
     generations: bytes | None = None
+    waits_for: "list[Flight]" = field(default_factory=list)
     token: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def may_be_joined(self, generations: bytes | None) -> bool:
@@ -77,10 +78,29 @@ class Flights:
         self._tasks: set[asyncio.Task[None]] = set()
         self._refreshes = 0
 
-    def is_computing(self, key: str) -> bool:
-        """Whether the caller is part of the computation of this key, so that it must not wait for
-        it: a function that calls itself with the same arguments, or through another."""
-        return any(not flight.landed.done() and flight.miss.key == key for flight in _within.get())
+    def waits_for_caller(self, key: str) -> bool:
+        """Whether the computation of this key waits for the caller, who must not wait for it then:
+        a function that calls itself with the same arguments, directly or through others."""
+        within = _within.get()
+        if any(not flight.landed.done() and flight.miss.key == key for flight in within):
+            return True
+        ahead = [self._flights[key]] if within and key in self._flights else []
+        for flight in ahead:  # which grows
+            if flight in within:
+                return True
+            ahead += flight.waits_for
+        return False
+
+    async def wait(self, flight: Flight) -> "Computed | Entry":
+        """Its result. Whoever leaves does not end it."""
+        within = _within.get()
+        if within:
+            within[-1].waits_for.append(flight)
+        try:
+            return await asyncio.shield(flight.landed)
+        finally:
+            if within:
+                within[-1].waits_for.remove(flight)
 
     def join(self, miss: Miss, found: Lookup) -> tuple[Flight, bool]:
         """The flight of this key, and whether this call started it. Await `landed` shielded."""

@@ -163,6 +163,9 @@ async def test_options_of_http_on_a_function_that_is_called_are_refused_by_name(
         await profile()
 
 
+both_run = asyncio.Event()
+
+
 @cache(60)
 async def both(limit: int = 20) -> int:
     calls["both"] += 1
@@ -427,6 +430,27 @@ async def test_a_function_that_comes_back_to_itself_computes_directly(opened: Ca
         answers = await asyncio.gather(*(one(1) for _ in range(5)))
     assert set(answers) == {2}
     assert calls["one"] == 2
+
+
+async def test_two_functions_that_call_each_other_do_not_wait_for_each_other(opened: Cache) -> None:
+    @cache(60)
+    async def one(x: int) -> int:
+        calls["one"] += 1
+        await both_run.wait()
+        return await other(x) if calls["one"] == 1 else x
+
+    @cache(60)
+    async def other(x: int) -> int:
+        calls["other"] += 1
+        await both_run.wait()
+        return await one(x) + 1
+
+    async with asyncio.timeout(5):
+        started = asyncio.gather(one(1), other(1))
+        while calls.total() < 2:
+            await asyncio.sleep(0)
+        both_run.set()
+        assert [*await started] == [2, 2]
 
 
 async def test_an_endpoint_that_asks_for_itself_computes_directly(memory: Cache) -> None:
