@@ -8,15 +8,19 @@ import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from fastapi import Request
 from starlette.types import Receive, Scope
 
 from app.cache._fastapi import Dependant, solve_dependencies, walk
+from app.cache.context import active_cache
 from app.cache.identity import NoIdentityError, argument_parts, why_no_identity
 from app.cache.key import digest
 from app.cache.policy import Policy
+
+if TYPE_CHECKING:
+    from app.cache.core import Cache
 
 _GENERATORS = (AsyncGenerator, AsyncIterator, Generator, Iterator)
 
@@ -54,23 +58,34 @@ class Guard:
         elif problem := why_no_identity(annotation):
             yield f"its guard {self.name} tells no users apart: {problem}"
 
-    async def identify(self, scope: Scope, receive: Receive) -> list[bytes]:
+    async def identify(
+        self, cache: "Cache", scope: Scope, path: dict[str, str], receive: Receive
+    ) -> list[bytes]:
         """Part of the key. Raises what the guard raises, ValueError where its parameters are not
         valid, and NoIdentityError for a user of whom no key can be made."""
-        async with AsyncExitStack() as stack:
-            scope = {**scope, "fastapi_inner_astack": stack, "fastapi_function_astack": stack}
-            solved = await solve_dependencies(
-                request=Request(scope, receive),
-                dependant=self._tree,
-                dependency_overrides_provider=scope["app"],
-                async_exit_stack=stack,
-                embed_body_fields=False,
-            )
-            if solved.errors:
-                raise ValueError("the guard's parameters are not valid")
-            if not self._per_user:
-                return []
-            return [digest(self._parts(value)).encode() for value in solved.values.values()]
+        token = active_cache.set(cache)
+        try:
+            async with AsyncExitStack() as stack:
+                scope = {
+                    **scope,
+                    "path_params": path,
+                    "fastapi_inner_astack": stack,
+                    "fastapi_function_astack": stack,
+                }
+                solved = await solve_dependencies(
+                    request=Request(scope, receive),
+                    dependant=self._tree,
+                    dependency_overrides_provider=scope["app"],
+                    async_exit_stack=stack,
+                    embed_body_fields=False,
+                )
+                if solved.errors:
+                    raise ValueError("the guard's parameters are not valid")
+                if not self._per_user:
+                    return []
+                return [digest(self._parts(value)).encode() for value in solved.values.values()]
+        finally:
+            active_cache.reset(token)
 
     def _parts(self, value: Any) -> list[bytes]:
         if value is None:

@@ -102,7 +102,7 @@ class _Exchange:
             parts += [self._header(name.encode()) for name in self.policy.vary]
         if self.route.guard is not None:
             try:
-                parts += await self._identify(self.route.guard)
+                parts += await self._identity(self.route.guard)
             except NoIdentityError as error:
                 self.cache.refuse("identity", self.route.tag, error)
                 await self._pass("bypass", "identity")
@@ -184,12 +184,10 @@ class _Exchange:
     def _has_undeclared_query(self) -> bool:
         return not Request(self.scope).query_params.keys() <= self.route.query.keys()
 
-    async def _identify(self, guard: Guard) -> list[bytes]:
-        """Runs the guard, as a part of no endpoint: what it calls is cached as functions are."""
+    def _identity(self, guard: Guard) -> Awaitable[list[bytes]]:
         match = self.route.pattern.match(self.path)
-        scope = {**self.scope, "path_params": match.groupdict() if match else {}}
-        with answering(self.cache, None):
-            return await guard.identify(scope, self.receive)
+        path = match.groupdict() if match else {}
+        return guard.identify(self.cache, self.scope, path, self.receive)
 
     async def _pass(self, forward: str, detail: str) -> None:
         """Lets the route answer this request itself, whatever it sends."""
