@@ -41,7 +41,7 @@ def argument_parts(name: str, value: Any) -> Iterable[bytes]:
     fields = None if kind in _SIMPLE else fields_of(value)
     if kind not in _SIMPLE and (hidden := state_of(value).keys() - (fields or {}).keys()):
         raise NoIdentityError(
-            f"argument {name!r} is a {kind.__qualname__}, which keeps {', '.join(sorted(hidden))} "
+            f"{name!r} is a {kind.__qualname__}, which keeps {', '.join(sorted(hidden))} "
             "outside its fields: what is no field is not in the key. Pass the values themselves"
         )
     if isinstance(value, bytes):
@@ -65,7 +65,7 @@ def argument_parts(name: str, value: Any) -> Iterable[bytes]:
         yield from argument_parts(name, fields)
     else:
         raise NoIdentityError(
-            f"argument {name!r} is a {kind.__qualname__}, which has no stable identity to make a "
+            f"{name!r} is a {kind.__qualname__}, which has no stable identity to make a "
             f"cache key of: pass {_WHAT_HAS_ONE} and open sessions or clients inside the function"
         )
 
@@ -97,7 +97,7 @@ def function_parts(function: Callable[..., Any], *outer: object) -> Iterator[byt
             else:
                 yield from argument_parts(name, value)
         except NoIdentityError as error:
-            raise NoIdentityError(f"it closes over {name!r}: {error}") from None
+            raise NoIdentityError(f"of what it closes over, {error}") from None
 
 
 def _contents(cell: Any) -> Any:

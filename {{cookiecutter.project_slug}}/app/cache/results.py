@@ -101,7 +101,7 @@ class Results:
             for name, value in bound.arguments.items():
                 parts += [name.encode(), digest(argument_parts(name, value)).encode()]
         except TypeError as error:
-            raise TypeError(f"@cache on {self.name}: {error}") from None
+            raise TypeError(f"@cache on {self.name}: argument {error}") from None
         arguments = digest(parts)
         own = f"{self.name}:{arguments}"  # in all builds, unlike the key
         return f"{prefix}:{arguments}", (own, *self._policy.tag_names(bound.arguments))
@@ -112,9 +112,8 @@ class Results:
         possible is refused."""
         if options := self._policy.http_options:
             raise PolicyError(
-                f"@cache on {self.name}: {', '.join(options)} mean something on an endpoint alone, "
-                "and this function is called: leave them out, or give the endpoint and its callers "
-                "a function in common, with a @cache of its own"
+                f"@cache on {self.name}: {', '.join(options)} is for endpoints, and this is called "
+                "as a function: leave it out, or move what both need into a function of its own"
             )
         try:
             function = digest(function_parts(self._function))
@@ -161,10 +160,9 @@ class Results:
         if where is not None:
             raise ResultError(
                 f"@cache on {self.name}: it returned a {kind.__qualname__}, and as JSON it is not "
-                f"read back as it was ({where}). Return, and annotate, a type that Pydantic reads "
-                "back whole: the very class, nothing excluded or secret, no serializer that "
-                "loses something, and ser_json_inf_nan or val_json_bytes in the model's "
-                "configuration for what JSON does not know"
+                f"read back as it was ({where}). Annotate the very type that it returns, with "
+                "nothing excluded or secret and no serializer that loses something; for inf, nan "
+                "and bytes set ser_json_inf_nan and val_json_bytes in the model's configuration"
             )
         self._known.add(kind)
         return payload, back
@@ -188,9 +186,9 @@ def difference(back: Any, made: Any, where: str = "the result") -> str | None:
         one, other = dict(enumerate(back)), dict(enumerate(made))
     else:
         same = _equal(back, made) or (back != back and made != made)
-        return None if same else where
+        return None if same else f"{where}: another value"
     if one.keys() != other.keys():
-        return where
+        return f"{where}: not all of it"
     for place, name in enumerate(other):
         if place < THOROUGH_ITEMS or not _equal(one[name], other[name]):
             found = difference(one[name], other[name], f"{where}.{name}")

@@ -71,9 +71,9 @@ def problems_of(context: Any, dependant: Dependant, policy: Policy) -> Iterator[
             if node.name and not policy.per_user and returned(node.call) is not None:
                 yield (
                     f"{taker} takes what the guard {_name(node)} returns, which is not in the key: "
-                    "one user would get the answer of another. Use per_user=True; or, where "
-                    f"{_name(node)} only keeps others out, dependencies=[Depends({_name(node)})]; "
-                    "or make what takes it the guard"
+                    "one user would get the answer of another. Use per_user=True; or, where this "
+                    f"only keeps users out, dependencies=[Depends({_name(node)})], with the "
+                    "dependency that decides it as the guard"
                 )
         elif not getattr(node.call, "__shared_dependency__", False):
             name = f"dependency {_name(node)}"
