@@ -65,7 +65,7 @@ class CacheMiddleware:
         if marker is None or not marker.policy.enabled or marker.name in self._warned:
             return
         self._warned.add(marker.name)
-        why = "its route was added after the start, or is not among those of the application"
+        why = "its route was added after the start, or is in a mounted application"
         if cache is None:
             why = "the lifespan did not put an open cache into the state of the application"
         log.warning("%s is answered without the cache: %s", marker.name, why)

@@ -5,7 +5,8 @@ else is refused when the application starts, by name and with what to do.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, get_args
 
 from fastapi import FastAPI
@@ -17,6 +18,8 @@ from starlette.responses import StreamingResponse
 from app.cache._fastapi import Dependant, get_flat_params, parameter_aliases, walk
 from app.cache.guard import returned
 from app.cache.policy import Policy, PolicyError
+
+log = logging.getLogger("app.cache")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,10 +33,17 @@ def shared_dependency(dependency: F) -> F:
     return dependency
 
 
-def check_middleware(app: FastAPI) -> None:
+def check_middleware(app: FastAPI, routes: Sequence[str]) -> None:
     """Raises PolicyError for middleware that a hit would skip, unless CacheMiddleware names it in
     `skips`. What is added later is further out and sees hits."""
     stack = app.user_middleware
+    if not any(getattr(entry.cls, "answers_hits", False) for entry in stack):
+        log.warning(
+            "%s is answered without the cache: %r has no CacheMiddleware, and needs one of its own "
+            "where it is mounted in another application",
+            ", ".join(routes),
+            app.title,
+        )
     for place, entry in enumerate(stack):
         if not getattr(entry.cls, "answers_hits", False):
             continue

@@ -105,6 +105,25 @@ def test_a_mounted_application_is_judged_with_the_one_it_is_mounted_in() -> None
         Cache(InMemoryBackend()).bind(app)
 
 
+@pytest.mark.parametrize("has_its_own", [True, False])
+def test_a_mounted_application_without_its_own_middleware_is_named_at_the_start(
+    has_its_own: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, sub = FastAPI(), FastAPI(title="The planets")
+
+    @sub.get("/planets")
+    @cache(60)
+    async def planets() -> int:
+        return 8
+
+    app.mount("/v1", sub)
+    for application in (app, sub) if has_its_own else (app,):
+        application.add_middleware(CacheMiddleware)
+    Cache(InMemoryBackend()).bind(app)
+    said = "GET /planets is answered without the cache: 'The planets' has no CacheMiddleware"
+    assert (said in caplog.text) is not has_its_own
+
+
 def test_a_guard_of_the_router_is_not_skipped_silently() -> None:
     @cache(60)
     async def planets() -> None: ...
