@@ -5,6 +5,7 @@ when the endpoint returns, before the response is sent, and rolls back when anyt
 Models inherit from `Base`, and from `Versioned` when clients may change them.
 """
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from app.settings import Settings
 
 CONNECT_TIMEOUT_SECONDS = 5
 POOL_TIMEOUT_SECONDS = 5
+LEAVE_SECONDS = 0.2
 
 
 class Base(DeclarativeBase):
@@ -74,13 +76,13 @@ class Sessions:
     write: async_sessionmaker[WriteSession]
 
 
-def create_engine(settings: Settings) -> AsyncEngine:
+def create_engine(settings: Settings, pool_size: int | None = None) -> AsyncEngine:
     """No connection is made before it is needed, so the service starts without PostgreSQL."""
     engine = create_async_engine(
         settings.database_url,
         # Per process, and never more: a burst waits here, where it is cheap, and leaves the other
         # processes their connections. README.md says how to choose the number.
-        pool_size=settings.database_pool_size,
+        pool_size=pool_size or settings.database_pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_SECONDS,
         # Off: asyncpg's ping is three round trips at every checkout. See _discard_if_closed.
@@ -92,6 +94,7 @@ def create_engine(settings: Settings) -> AsyncEngine:
         },
     )
     event.listen(engine.sync_engine, "checkout", _discard_if_closed)
+    event.listen(engine.sync_engine, "invalidate", _take_short_leave)
     return engine
 
 
@@ -109,13 +112,13 @@ def create_sessions(engine: AsyncEngine) -> Sessions:
 @shared_dependency  # it looks at nothing that tells one client from another
 async def read_session(request: Request) -> AsyncIterator[ReadSession]:
     sessions: Sessions = request.state.sessions
-    async with sessions.read() as session:
+    async with _time_limit(request), sessions.read() as session:
         yield session
 
 
 async def write_session(request: Request) -> AsyncIterator[WriteSession]:
     sessions: Sessions = request.state.sessions
-    async with sessions.write.begin() as session:
+    async with _time_limit(request), sessions.write.begin() as session:
         yield session
 
 
@@ -123,6 +126,20 @@ async def write_session(request: Request) -> AsyncIterator[WriteSession]:
 # a client could then read, or be told of success, before COMMIT.
 ReadSessionDep = Annotated[ReadSession, Depends(read_session, scope="function")]
 WriteSessionDep = Annotated[WriteSession, Depends(write_session, scope="function")]
+
+
+def _time_limit(request: Request) -> asyncio.Timeout:
+    """For all that a request does with its session: the wait for a connection, connecting, each
+    statement and COMMIT have limits of their own, which add up. Raises TimeoutError."""
+    settings: Settings = request.state.settings
+    return asyncio.timeout(settings.database_timeout_seconds)
+
+
+def _take_short_leave(connection: Any, _record: object, _error: object) -> None:
+    # A server that answers ends the statement that was given up in this time. SQLAlchemy would give
+    # a silent one two seconds.
+    driver = connection.driver_connection
+    asyncio.get_running_loop().call_later(LEAVE_SECONDS, driver.terminate)
 
 
 def _discard_if_closed(_connection: object, record: Any, _proxy: object) -> None:

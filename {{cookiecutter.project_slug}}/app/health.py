@@ -1,13 +1,15 @@
 """Is the process alive, and can it serve? For orchestrators and load balancers, never cached.
 
 PostgreSQL is critical: without it the service is not ready. The cache is not: without it the
-service is slower, and says "degraded".
+service is slower, and says "degraded". Slow statements are neither: hits are served meanwhile, so
+PostgreSQL is asked over a connection of its own, which the pool being empty does not keep waiting.
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import structlog
 from fastapi import APIRouter, HTTPException, Request, Response
@@ -16,6 +18,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cache import Cache
+from app.database import create_engine
+from app.settings import Settings
 
 PROBE_TIMEOUT_SECONDS = 1
 
@@ -47,12 +51,10 @@ async def live(response: Response) -> Liveness:
 
 @router.get("/ready", responses={503: {"description": "PostgreSQL does not answer."}})
 async def ready(request: Request, response: Response) -> Readiness:
-    engine: AsyncEngine = request.state.engine
+    prober: Prober = request.state.prober
     cache: Cache = request.state.cache
-    database_up, cache_up = await asyncio.gather(
-        _answers("database", _ping(engine)), _answers("cache", cache.ping())
-    )
-    if not database_up:
+    up = await prober.probe()
+    if not up.database:
         raise HTTPException(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "PostgreSQL does not answer.",
@@ -60,16 +62,47 @@ async def ready(request: Request, response: Response) -> Readiness:
         )
     response.headers["Cache-Control"] = "no-store"
     return Readiness(
-        status="ok" if cache_up else "degraded",
-        cache="up" if cache_up else "down",
+        status="ok" if up.cache else "degraded",
+        cache="up" if up.cache else "down",
         pending_invalidations=cache.pending,
         warnings=[*cache.warnings],
     )
 
 
-async def _ping(engine: AsyncEngine) -> None:
-    async with engine.connect() as connection:
-        await connection.execute(text("SELECT 1"))
+class Up(NamedTuple):
+    database: bool
+    cache: bool
+
+
+class Prober:
+    """Asks once for all who want to know at the same time: anybody may, as often as they like."""
+
+    def __init__(self, engine: AsyncEngine, cache: Cache) -> None:
+        self.engine, self._cache = engine, cache
+        self._asking: asyncio.Task[Up] | None = None
+
+    async def probe(self) -> Up:
+        """Within PROBE_TIMEOUT_SECONDS."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> Up:
+        probes = _answers("database", self._query()), _answers("cache", self._cache.ping())
+        return Up(*await asyncio.gather(*probes))
+
+    async def _query(self) -> None:
+        async with self.engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+
+@asynccontextmanager
+async def probing(settings: Settings, cache: Cache) -> AsyncIterator[Prober]:
+    engine = create_engine(settings, pool_size=1)
+    try:
+        yield Prober(engine, cache)
+    finally:
+        await engine.dispose()
 
 
 async def _answers(name: str, probe: Awaitable[None]) -> bool:

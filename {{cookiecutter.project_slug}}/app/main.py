@@ -39,6 +39,7 @@ class State(TypedDict):
     engine: AsyncEngine
     sessions: Sessions
     cache: Cache
+    prober: health.Prober
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -55,8 +56,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 invalidate_on_commit(sessions.write, cache, strict=settings.cache_strict_writes)
                 tags = declared_tags(mapper.class_ for mapper in Base.registry.mappers)
                 listener = listening(cache, settings.database_url, tags)
-                async with listener if settings.cache_listen else nullcontext():
-                    yield State(settings=settings, engine=engine, sessions=sessions, cache=cache)
+                async with (
+                    listener if settings.cache_listen else nullcontext(),
+                    health.probing(settings, cache) as prober,
+                ):
+                    yield State(
+                        settings=settings,
+                        engine=engine,
+                        sessions=sessions,
+                        cache=cache,
+                        prober=prober,
+                    )
         finally:
             await engine.dispose()
 

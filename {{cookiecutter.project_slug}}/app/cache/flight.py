@@ -30,6 +30,9 @@ from app.cache.store import Computed, Lookup, Store
 
 # While another process computes, its result is looked for this often (doubling, with jitter).
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.005, 0.1
+# What another process computes is waited for so long. Without an end, processes would find out one
+# after the other that the origin is silent.
+TURN_SECONDS = 10.0
 # A flight that can share nothing waits at most this long for the one before it.
 PREDECESSOR_SECONDS = 1.0
 # Refreshes of stale entries that may run at once; more are left to the next request.
@@ -197,6 +200,8 @@ class Flights:
                 return None, True
             # From here on the answer may be an entry: who joins must have seen its generations.
             flight.begun = True
+            if not owner and time.monotonic() - flight.asked > TURN_SECONDS:
+                return None, False
             if not owner:
                 await asyncio.sleep(pause * (0.5 + self._rng.random()))
                 pause = min(2 * pause, LAST_POLL_SECONDS)

@@ -1,6 +1,7 @@
 """What sessions promise, whatever the resources are."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -17,6 +18,9 @@ from app.database import (
 from app.main import create_app
 from app.settings import Settings
 from tests.clients import Client, make_settings, serving
+from tests.faults import fault_proxy
+
+MARGIN_SECONDS = 1.0
 
 
 @pytest.fixture
@@ -110,6 +114,60 @@ async def test_a_slow_statement_is_given_up_and_answered_with_503(settings: Sett
             response = await client.post("/slow")
         assert response.status_code == 503
         assert "Retry-After" in response.headers
+
+
+async def test_a_silent_postgresql_keeps_no_request_longer_than_the_setting_says(
+    settings: Settings,
+) -> None:
+    """Whether a request has a connection, waits for one, or has to make one."""
+    seconds = 1.0
+    async with fault_proxy(settings.database_url) as (proxy, url):
+        update = {"database_url": url, "database_pool_size": 3, "database_timeout_seconds": seconds}
+        app = create_app(settings.model_copy(update=update))
+        inside = asyncio.Barrier(2)
+
+        @app.get("/reads")
+        async def reads(session: ReadSessionDep, together: bool = False) -> None:
+            await session.execute(text("SELECT 1"))
+            if together:
+                await inside.wait()
+
+        @app.post("/writes")
+        async def writes(session: WriteSessionDep) -> None:
+            await session.execute(text("INSERT INTO notes VALUES (1)"))
+
+        async with serving(app=app) as client:
+            both = [client.get("/reads?together=true") for _ in range(2)]
+            assert [answer.status_code for answer in await asyncio.gather(*both)] == [200, 200]
+            await proxy.become("silence")
+            started = time.monotonic()
+            requests = [client.get("/reads") for _ in range(4)] + [client.post("/writes")]
+            answers = await asyncio.gather(*requests)
+            took = time.monotonic() - started
+            assert {answer.status_code for answer in answers} == {503}
+            assert seconds <= took < seconds + MARGIN_SECONDS
+            await proxy.become("none")
+            assert (await client.get("/reads")).status_code == 200
+
+
+async def test_a_statement_that_was_given_up_does_not_go_on_in_postgresql(
+    settings: Settings,
+) -> None:
+    app = create_app(settings.model_copy(update={"database_timeout_seconds": 0.2}))
+
+    @app.post("/slow")
+    async def slow(session: WriteSessionDep) -> None:
+        await session.execute(text("SELECT pg_sleep(30)"))
+
+    asleep = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"
+        " AND state = 'active' AND datname = current_database()"
+    )
+    async with serving(app=app) as client:
+        assert (await client.post("/slow")).status_code == 503
+        async with client.state["engine"].connect() as connection, asyncio.timeout(5):
+            while await connection.scalar(asleep):
+                await asyncio.sleep(0.02)
 
 
 async def test_a_pool_without_a_free_connection_is_answered_with_503(

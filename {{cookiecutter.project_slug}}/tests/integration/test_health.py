@@ -2,8 +2,14 @@
 
 import asyncio
 
+from sqlalchemy import event, text
+
+from app.cache import cache
+from app.database import WriteSessionDep
 from app.health import PROBE_TIMEOUT_SECONDS
-from tests.clients import Client, make_settings, serving
+from app.main import create_app
+from app.settings import Settings
+from tests.clients import Client, cache_status, make_settings, serving, until_hit
 from tests.services import StoppableRedis
 
 
@@ -29,6 +35,45 @@ async def test_a_service_without_cache_is_ready_but_degraded(
         assert response.status_code == 200
         assert response.json()["status"] == "degraded"
         assert response.json()["cache"] == "down"
+
+
+async def test_slow_statements_in_all_connections_leave_a_service_ready(
+    settings: Settings,
+) -> None:
+    app = create_app(settings.model_copy(update={"database_pool_size": 2}))
+    taken = asyncio.Barrier(3)
+
+    @app.get("/cached")
+    @cache(60, public=True)
+    async def cached() -> str:
+        return "hit"
+
+    @app.post("/slow")
+    async def slow(session: WriteSessionDep) -> None:
+        await session.connection()
+        await taken.wait()
+        await session.execute(text("SELECT pg_sleep(30)"))
+
+    async with serving(app=app) as client:
+        await until_hit(client, "/cached")
+        requests = [asyncio.create_task(client.post("/slow")) for _ in range(2)]
+        await taken.wait()
+        assert (await client.get("/health/ready")).status_code == 200
+        assert cache_status(await client.get("/cached")) == "hit"
+        for request in requests:
+            request.cancel()
+        await asyncio.wait(requests)
+
+
+async def test_who_asks_at_the_same_time_shares_one_question(client: Client) -> None:
+    asked: list[str] = []
+    engine = client.state["prober"].engine.sync_engine
+    event.listen(engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
+    answers = await asyncio.gather(*(client.get("/health/ready") for _ in range(50)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert 1 <= len(asked) <= 3
+    await client.get("/health/ready")
+    assert len(asked) >= 2
 
 
 async def test_probes_that_hang_are_given_up() -> None:

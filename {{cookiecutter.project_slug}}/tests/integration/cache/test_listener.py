@@ -16,7 +16,7 @@ from app.cache.listener import declared_tags, listening
 from app.cache.metrics import Counters
 from app.settings import Settings
 from tests.clients import serving
-from tests.faults import FaultProxy, fault_proxy
+from tests.faults import fault_proxy
 from tests.services import Services, asyncpg_dsn, free_port
 
 TAGS = ["planets", "planet:*"]
@@ -70,14 +70,6 @@ async def until(condition: Callable[[], bool], seconds: float) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
-
-
-@asynccontextmanager
-async def proxied(database_url: str) -> AsyncIterator[tuple[FaultProxy, str]]:
-    url = make_url(database_url)
-    async with fault_proxy(database_url) as (proxy, _):
-        there = url.set(host="127.0.0.1", port=proxy.port)
-        yield proxy, there.render_as_string(hide_password=False)
 
 
 @asynccontextmanager
@@ -202,7 +194,7 @@ async def test_a_connection_that_dies_in_silence_is_noticed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener, "HEARTBEAT_SECONDS", 0.2)
-    async with proxied(world.url) as (proxy, url), world.listening(url):
+    async with fault_proxy(world.url) as (proxy, url), world.listening(url):
         await proxy.become("silence")
         await world.until("lost", 1)
         await world.renew(*TAGS)
@@ -227,7 +219,7 @@ async def test_postgres_may_come_after_the_listener(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(listener, "LAST_RETRY_SECONDS", 0.2)
-    async with proxied(world.url) as (proxy, url):
+    async with fault_proxy(world.url) as (proxy, url):
         await proxy.become("refuse")
         async with listening(world.cache, url, TAGS):
             await until(lambda: bool(caplog.records), SECONDS)
@@ -241,7 +233,7 @@ async def test_postgres_may_come_after_the_listener(
 
 @pytest.mark.parametrize("fault", ["none", "silence", "refuse"])
 async def test_it_ends_at_once(world: World, fault: Any) -> None:
-    async with proxied(world.url) as (proxy, url):
+    async with fault_proxy(world.url) as (proxy, url):
         async with world.listening(url):
             await proxy.become(fault)
             started = time.monotonic()

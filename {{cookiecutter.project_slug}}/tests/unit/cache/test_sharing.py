@@ -160,6 +160,18 @@ async def test_the_lock_of_a_killed_process_expires() -> None:
     assert await waiting == b"1"
 
 
+async def test_a_process_that_finds_out_nothing_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.cache.flight.TURN_SECONDS", 0.05)
+    backend, origin = InMemoryBackend(), Origin()
+    begun = await backend.begin("key", ["tag"], "elsewhere")
+    assert begun.owner
+    async with asyncio.timeout(1):
+        assert await read(Cache(backend), origin) == b"1"
+    assert (await backend.begin("key", ["tag"], "elsewhere")).owner, "its lock is still its own"
+
+
 async def test_at_shutdown_flights_land_within_the_grace_period(cache: Cache) -> None:
     origin = Origin()
     origin.stop_readers()
