@@ -113,7 +113,10 @@ class _Fence:
     engine: Engine
 
     def commit(self, commit: Callable[[], None], roll_back: Callable[[], None]) -> None:
-        hold = await_only(self.writes.hold(self.changes.tags))
+        tags = self.changes.tags
+        if not tags:
+            return commit()
+        hold = await_only(self.writes.hold(tags))
         if self.strict and not hold.told:
             roll_back()
             await_only(self.writes.release(hold, changed=False))
@@ -155,11 +158,13 @@ def _commit(
     **options: Any,
 ) -> None:
     fence = _ended(connection)
-    do = partial(commit, connection, *arguments, **options)
-    if fence is None or not fence.changes.tags:
-        do()
+    if fence is None:
+        commit(connection, *arguments, **options)
     else:
-        fence.commit(do, partial(roll_back, connection, *arguments, **options))
+        fence.commit(
+            partial(commit, connection, *arguments, **options),
+            partial(roll_back, connection, *arguments, **options),
+        )
 
 
 def _roll_back(

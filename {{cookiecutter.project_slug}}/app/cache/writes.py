@@ -104,7 +104,14 @@ class Writes:
 
     async def _settle(self, hold: Hold, is_over: Callable[[], Awaitable[bool]]) -> None:
         pause = FIRST_ASK_SECONDS
-        while not await self._answer(is_over):
+        while True:
+            try:
+                async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
+                    if await is_over():
+                        break
+            except Exception as error:  # whatever it is, the database is asked again
+                if pause == FIRST_ASK_SECONDS:  # once, not at each try
+                    log.warning("what became of a COMMIT cannot be asked yet: %r", error)
             if not hold.told:
                 await self._tell(hold)
             await asyncio.sleep(pause)
@@ -113,14 +120,6 @@ class Writes:
         del self._doubts[hold.writer]
         self._recorder.count("commit_in_doubt", "settled")
         log.info("COMMIT is no longer in doubt: %s", ", ".join(hold.tags))
-
-    async def _answer(self, is_over: Callable[[], Awaitable[bool]]) -> bool:
-        try:
-            async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
-                return await is_over()
-        except Exception as error:  # whatever it is, the database is asked again
-            log.warning("what became of a COMMIT is not known yet: %r", error)
-            return False
 
     async def _tell(self, hold: Hold) -> None:
         hold.since = time.monotonic()
