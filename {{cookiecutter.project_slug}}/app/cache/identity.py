@@ -22,6 +22,7 @@ from app.cache.key import digest
 
 _PLAIN = (int, float, Decimal, UUID, date, datetime, time, timedelta)
 _SIMPLE = frozenset({*_PLAIN, bool, type(None), str, bytes, list, tuple, set, frozenset, dict})
+_WITH_IDENTITY = (*_SIMPLE, Mapping)
 _WHAT_HAS_ONE = (
     "plain values (text, numbers, dates, UUIDs, enums, collections, Pydantic models, dataclasses)"
 )
@@ -38,12 +39,19 @@ def argument_parts(name: str, value: Any) -> Iterable[bytes]:
     if isinstance(value, Enum):
         yield value.name.encode()
         return
-    fields = None if kind in _SIMPLE else fields_of(value)
-    if kind not in _SIMPLE and (hidden := state_of(value).keys() - (fields or {}).keys()):
-        raise NoIdentityError(
-            f"{name!r} is a {kind.__qualname__}, which keeps {', '.join(sorted(hidden))} "
-            "outside its fields: what is no field is not in the key. Pass the values themselves"
-        )
+    fields: dict[str, Any] | None = None
+    if kind not in _SIMPLE:
+        fields = fields_of(value)
+        if fields is None and not isinstance(value, _WITH_IDENTITY):
+            raise NoIdentityError(
+                f"{name!r} is a {kind.__qualname__}, which has no stable identity to make a cache "
+                f"key of: pass {_WHAT_HAS_ONE} and open sessions or clients inside the function"
+            )
+        if hidden := state_of(value).keys() - (fields or {}).keys():
+            raise NoIdentityError(
+                f"{name!r} is a {kind.__qualname__}, which keeps {', '.join(sorted(hidden))} "
+                "outside its fields: what is no field is not in the key. Pass the values themselves"
+            )
     if isinstance(value, bytes):
         yield value
     elif isinstance(value, str):
@@ -61,13 +69,8 @@ def argument_parts(name: str, value: Any) -> Iterable[bytes]:
             digest([*argument_parts(name, key), *argument_parts(name, item)]).encode()
             for key, item in value.items()
         )
-    elif fields is not None:
-        yield from argument_parts(name, fields)
     else:
-        raise NoIdentityError(
-            f"{name!r} is a {kind.__qualname__}, which has no stable identity to make a "
-            f"cache key of: pass {_WHAT_HAS_ONE} and open sessions or clients inside the function"
-        )
+        yield from argument_parts(name, fields)
 
 
 def function_parts(function: Callable[..., Any], *outer: object) -> Iterator[bytes]:
@@ -166,9 +169,7 @@ def why_no_identity(annotation: Any, *outer: object) -> str | None:
     unknown = not isinstance(kind, type) or kind in (Any, object) or inspect.isabstract(kind)
     if unknown or kind in outer:
         return None
-    if issubclass(kind, (Enum, str, bytes, type(None), *_PLAIN, list, tuple, set, frozenset)):
-        return None
-    if issubclass(kind, Mapping):
+    if issubclass(kind, (Enum, *_WITH_IDENTITY)):
         return None
     name = kind.__qualname__
     fields: list[Any] | None = None
