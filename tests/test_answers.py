@@ -73,6 +73,9 @@ def test_every_question_is_asked_in_words(questions: dict[str, Any]) -> None:
         ("Country Service", "country-service"),
         ("Länder & Währungen", "lander-wahrungen"),
         ("Billing_API v2", "billing-api-v2"),
+        ("x" * 60, "x" * 50),
+        ("x" * 49 + " and more", "x" * 49),  # no hyphen at the end
+        ("ß" * 60, "s" * 50),
     ],
 )
 def test_the_short_name_follows_from_the_name(generate: Callable[..., Service], name: str, slug: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,19 @@ def test_benchmarks_that_went_with_the_example_are_missed_in_words(
 
     assert missed.returncode != 0
     assert "benchmarks/ is not there: it measures /countries" in missed.stderr
+
+
+def test_code_is_formatted_although_something_is_left_to_do_by_hand(
+    generate: Callable[..., Service],
+) -> None:
+    service = generate()
+    (service.root / "app" / "odd.py").write_text("import sys\nvalue = ( unknown )\n", encoding="utf-8")
+
+    formatted = make(service.root, "format", "--assume-old=setup", f"RUN={sys.executable} -m")
+
+    assert formatted.returncode != 0
+    assert "F821" in formatted.stdout
+    assert service.text("app/odd.py") == "value = unknown\n"
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

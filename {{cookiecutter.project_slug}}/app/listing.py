@@ -17,6 +17,7 @@ MAX_LIMIT = 250
 MAX_OFFSET = 100_000
 
 Item = TypeVar("Item")
+Key: TypeAlias = InstrumentedAttribute[Any]  # of any type
 Shown: TypeAlias = Select[*tuple[Any, ...]]  # any columns
 ShownRow: TypeAlias = Row[*tuple[Any, ...]]
 
@@ -69,11 +70,15 @@ async def fetch_page(
     matching: Shown,
     query: SortedQuery,
     *,
-    key: InstrumentedAttribute[str],
+    key: Key | tuple[Key, ...],
 ) -> tuple[Sequence[ShownRow], int]:
-    """One page of the rows that match, and how many match in all. `key` is the primary key."""
+    """One page of the rows that match, and how many match in all.
+
+    `key` is the primary key: one column, or a tuple of columns.
+    """
+    keys = key if isinstance(key, tuple) else (key,)
     # The key comes last, so that rows that sort alike keep one order over all pages.
-    order = [*_order(key.class_, query.sort), key]
+    order = [*_order(keys[0].class_, query.sort), *keys]
     return await fetch_slice(session, matching.order_by(*order), query)
 
 
