@@ -17,6 +17,7 @@ from tests.clients import (
     make_settings,
     serving,
     until_hit,
+    version,
 )
 from tests.services import StoppableRedis
 
@@ -78,6 +79,22 @@ async def test_a_read_that_is_up_to_date_is_304(client: Client) -> None:
         etag = (await client.get(url)).headers["ETag"]
         response = await client.get(url, headers={"If-None-Match": etag})
         assert (response.status_code, response.content) == (304, b"")
+
+
+async def test_a_detail_whose_joined_data_changed_is_not_304(client: Client) -> None:
+    """The row of the country, and its version, are as they were."""
+    before = await client.get("/countries/AT")
+    statement = "INSERT INTO country_currencies VALUES ('AT', 'CHF')"
+    async with client.state["engine"].begin() as connection:
+        await connection.execute(text(statement))
+    await client.state["cache"].invalidate("country:AT")
+    known = {"If-None-Match": before.headers["ETag"]}
+    after = await client.get("/countries/AT", headers=known)
+    assert (after.status_code, after.json()["currencies"]) == (200, ["CHF", "EUR"])
+    assert version(after) == version(before)
+    condition = AUTHORIZED | {"If-Match": before.headers["ETag"]}
+    change = {"official_name": "Ostarrichi"}
+    assert (await client.patch("/countries/AT", json=change, headers=condition)).is_success
 
 
 async def test_two_pages_do_not_share_an_entry(client: Client) -> None:
