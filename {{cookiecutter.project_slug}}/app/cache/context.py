@@ -1,6 +1,7 @@
-"""What code that runs for a request can find out: the open cache, and the request that is answered.
+"""What code that runs for a request can find out: the open cache, the request that is answered, and
+what it may still lose to the cache.
 
-`CacheMiddleware` sets both around whatever it lets through, WebSockets included.
+`CacheMiddleware` sets them around whatever it lets through, WebSockets included.
 """
 
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from starlette.types import Scope
+
+from app.cache.budget import Budget, current_budget
 
 if TYPE_CHECKING:
     from app.cache.core import Cache
@@ -19,13 +22,18 @@ request_scope: ContextVar[Scope | None] = ContextVar("request_scope", default=No
 
 
 @contextmanager
-def answering(cache: "Cache | None", scope: Scope | None) -> Iterator[None]:
-    """Around whatever runs for a request; without a cache, the one that is active stays so."""
+def answering(
+    cache: "Cache | None", scope: Scope | None, budget: Budget | None = None
+) -> Iterator[None]:
+    """Around whatever runs for a request; without a cache, or a budget, those of now stay."""
     of_scope = request_scope.set(scope)
     of_cache = active_cache.set(cache) if cache is not None else None
+    of_budget = current_budget.set(budget) if budget is not None else None
     try:
         yield
     finally:
         request_scope.reset(of_scope)
         if of_cache is not None:
             active_cache.reset(of_cache)
+        if of_budget is not None:
+            current_budget.reset(of_budget)

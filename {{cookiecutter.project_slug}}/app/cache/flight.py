@@ -9,8 +9,9 @@ acknowledged is handed what was read before it):
 * a request joins only a flight that has not begun, or one whose generations are those that the
   request has just read itself.
 
-Without generations (a writer holds a tag, or the cache is away) nothing that has begun is joined;
-the next flight then waits for the one before it, so that the origin sees one query at a time.
+Without generations (a writer holds a tag, or the cache is away) nothing that has begun is joined.
+While a writer holds a tag, the next flight waits for the one before it, so that the origin sees one
+query at a time. Nobody waits for that when the cache is away: it may be away for long.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from app.cache.backend import LOCK_SECONDS
+from app.cache.budget import Budget, current_budget
 from app.cache.entry import Entry
 from app.cache.metrics import Recorder
 from app.cache.policy import Policy
@@ -53,8 +55,8 @@ class Flight:
     """A computation under way. `landed` gives its result, or the entry another process stored."""
 
     miss: Miss
-    asked: float
-    """When the request that started it began its lookup, by `time.monotonic`."""
+    budget: Budget
+    """That of the request which started it."""
     landed: "asyncio.Future[Computed | Entry]"
     predecessor: "Flight | None" = None
     begun: bool = False
@@ -112,7 +114,7 @@ class Flights:
             self._recorder.count("collapsed")
             return current, False
         flight = Flight(
-            miss, found.started, asyncio.get_running_loop().create_future(), predecessor=current
+            miss, found.budget, asyncio.get_running_loop().create_future(), predecessor=current
         )
         self._flights[miss.key] = flight
         self.run(self._fly(flight))
@@ -127,7 +129,7 @@ class Flights:
             return
         self._refreshes += 1
         self._recorder.count("refresh")
-        flight, _ = self.join(miss, found)
+        flight, _ = self.join(miss, replace(found, budget=Budget()))  # nobody waits for it
         flight.landed.add_done_callback(self._refreshed)
 
     def _refreshed(self, landed: "asyncio.Future[Computed | Entry]") -> None:
@@ -153,6 +155,7 @@ class Flights:
 
     async def _fly(self, flight: Flight) -> None:
         miss, owner = flight.miss, False
+        current_budget.set(flight.budget)
         try:
             found, owner = await self._await_turn(flight)
             if found is not None:
@@ -188,9 +191,11 @@ class Flights:
     async def _await_turn(self, flight: Flight) -> tuple[Entry | None, bool]:
         """Until it is this flight's turn to compute (None, and whether it has the lock), or until
         another process has stored the entry."""
-        miss, pause, since = flight.miss, FIRST_POLL_SECONDS, flight.asked
+        miss, pause, since = flight.miss, FIRST_POLL_SECONDS, time.monotonic()
         while True:
-            begun = await self._store.begin(miss.key, miss.tags, flight.token, since=since)
+            begun = await self._store.begin(miss.key, miss.tags, flight.token, flight.budget)
+            if begun is None:
+                return None, False
             flight.generations, owner, stored = begun
             if flight.generations is None:
                 if flight.predecessor is not None:
@@ -200,7 +205,7 @@ class Flights:
                 return None, True
             # From here on the answer may be an entry: who joins must have seen its generations.
             flight.begun = True
-            if not owner and time.monotonic() - flight.asked > TURN_SECONDS:
+            if not owner and time.monotonic() - since > TURN_SECONDS:
                 return None, False
             if not owner:
                 await asyncio.sleep(pause * (0.5 + self._rng.random()))
@@ -210,7 +215,6 @@ class Flights:
                 return found.entry, owner
             if owner:
                 return None, True
-            since = time.monotonic()
 
     async def _compute(self, flight: Flight, *, owner: bool) -> tuple[Computed, int]:
         """Runs the computation; its lock lives as long as it does."""

@@ -14,6 +14,7 @@ from fastapi import Request
 from starlette.types import Receive, Scope
 
 from app.cache._fastapi import Dependant, solve_dependencies, walk
+from app.cache.budget import Budget, current_budget
 from app.cache.context import active_cache
 from app.cache.identity import NoIdentityError, argument_parts, why_no_identity
 from app.cache.key import digest
@@ -59,11 +60,11 @@ class Guard:
             yield f"its guard {self.name} tells no users apart: {problem}"
 
     async def identify(
-        self, cache: "Cache", scope: Scope, path: dict[str, str], receive: Receive
+        self, cache: "Cache", budget: Budget, scope: Scope, path: dict[str, str], receive: Receive
     ) -> list[bytes]:
         """Part of the key. Raises what the guard raises, ValueError where its parameters are not
         valid, and NoIdentityError for a user of whom no key can be made."""
-        token = active_cache.set(cache)
+        of_cache, of_budget = active_cache.set(cache), current_budget.set(budget)
         try:
             async with AsyncExitStack() as stack:
                 scope = {
@@ -85,7 +86,8 @@ class Guard:
                     return []
                 return [digest(self._parts(value)).encode() for value in solved.values.values()]
         finally:
-            active_cache.reset(token)
+            current_budget.reset(of_budget)
+            active_cache.reset(of_cache)
 
     def _parts(self, value: Any) -> list[bytes]:
         if value is None:

@@ -13,6 +13,7 @@ from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.cache._fastapi import get_route_path
+from app.cache.budget import Budget
 from app.cache.context import answering
 from app.cache.core import Cache
 from app.cache.entry import Entry
@@ -59,7 +60,7 @@ class CacheMiddleware:
         return self._pass(cache, scope, receive, send)
 
     async def _pass(self, cache: Cache | None, scope: Scope, receive: Receive, send: Send) -> None:
-        with answering(cache, scope):
+        with answering(cache, scope, Budget()):
             await self.app(scope, receive, send)
         marker = marker_of(scope.get("endpoint")) if scope.get("method") == "GET" else None
         if marker is None or not marker.policy.enabled or marker.name in self._warned:
@@ -86,7 +87,7 @@ class _Exchange:
     ) -> None:
         self.app, self.cache, self.route, self.path = app, cache, route, path
         self.scope, self.receive, self.send = scope, receive, send
-        self.policy = route.policy
+        self.policy, self.budget = route.policy, Budget()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         if len(self.headers) < len(scope["headers"]):
             self.headers = joined(scope["headers"])
@@ -112,7 +113,7 @@ class _Exchange:
                 await self._pass("bypass", "guard")
                 return
         key, tags = self.route.address(self.path, self.scope["query_string"], *parts)
-        found = await self.cache.store.lookup(key, tags, self.policy.local)
+        found = await self.cache.store.lookup(key, tags, self.policy.local, self.budget)
         if found.state == "fresh" and found.entry is not None:
             self.cache.recorder.hit("fresh", found.entry)
             await self._send(self._fresh_response(found.entry, found.now))
@@ -187,13 +188,13 @@ class _Exchange:
     def _identity(self, guard: Guard) -> Awaitable[list[bytes]]:
         match = self.route.pattern.match(self.path)
         path = match.groupdict() if match else {}
-        return guard.identify(self.cache, self.scope, path, self.receive)
+        return guard.identify(self.cache, self.budget, self.scope, path, self.receive)
 
     async def _pass(self, forward: str, detail: str) -> None:
         """Lets the route answer this request itself, whatever it sends."""
         send = self._forwarding(forward, detail)
         scope = {**self.scope, "method": "GET", "endpoint": self.route.endpoint}
-        with answering(self.cache, scope):
+        with answering(self.cache, scope, self.budget):
             await self.app(scope, self.receive, send)
 
     def _forwarding(self, forward: str, detail: str) -> Send:

@@ -4,7 +4,6 @@ A failing backend is a miss here, never an error: `Store` turns CacheUnavailable
 `unavailable` and a counter.
 """
 
-import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from app.cache.backend import REQUEST_BUDGET_SECONDS, Backend, CacheUnavailable
+from app.cache.backend import Backend, CacheUnavailable
+from app.cache.budget import Budget, current_budget
 from app.cache.entry import Entry
 from app.cache.metrics import Recorder
 from app.cache.policy import Policy
@@ -34,8 +34,8 @@ class Lookup:
     entry: Entry | None
     generations: bytes | None
     now: int
-    started: float
-    """When the lookup began, by `time.monotonic`: the budget of a request counts from here."""
+    budget: Budget
+    """What is left for further calls on behalf of the same request."""
 
     @property
     def ttl(self) -> int:
@@ -79,17 +79,25 @@ class Store:
         self._backend, self._writes, self._recorder = backend, writes, recorder
         self._clock, self._rng = clock, rng
 
-    async def lookup(self, key: str, tags: Sequence[str], local: float = 0) -> Lookup:
+    async def lookup(
+        self, key: str, tags: Sequence[str], local: float = 0, budget: Budget | None = None
+    ) -> Lookup:
         """With `local`, this process may answer itself: see `Backend.read`."""
-        started = time.monotonic()
+        budget = budget or current_budget.get() or Budget()
         if self._writes.owes(tags):
-            return Lookup("invalidated", None, None, self._now(), started)
+            return Lookup("invalidated", None, None, self._now(), budget)
+        started = time.monotonic()
         try:
-            found, generations = await self._backend.read(key, tags, local)
-        except CacheUnavailable:
-            return Lookup("unavailable", None, None, self._now(), started)
+            if budget.is_whole:  # a read ends by itself before that is spent
+                found, generations = await self._backend.read(key, tags, local)
+            else:
+                found, generations = await budget.within(self._backend.read, key, tags, local)
+        except (CacheUnavailable, TimeoutError):
+            return Lookup("unavailable", None, None, self._now(), budget)
+        finally:
+            budget.spend(started)
         state, entry, now = self._judge(found, generations)
-        return Lookup(state, entry, generations, now, started)
+        return Lookup(state, entry, generations, now, budget)
 
     def _judge(
         self, entry: Entry | None, generations: bytes | None
@@ -106,21 +114,21 @@ class Store:
         return "expired", entry if now < entry.error_until else None, now
 
     async def begin(
-        self, key: str, tags: Sequence[str], token: str, *, since: float
-    ) -> tuple[bytes | None, bool, bool]:
-        """Generations and lock for a computation (neither when the cache is unavailable, or does
-        not know of a write yet), and whether there is a fresh entry by now, so that a lookup is
-        worth it.
-
-        What was spent on the cache since `since` is gone from the budget of the request.
+        self, key: str, tags: Sequence[str], token: str, budget: Budget
+    ) -> tuple[bytes | None, bool, bool] | None:
+        """Generations and lock for a computation (neither while a writer holds a tag), and whether
+        there is a fresh entry by now, so that a lookup is worth it. None when the cache is
+        unavailable, or does not know of a write yet.
         """
         if self._writes.owes(tags):
-            return None, False, False
+            return None
+        started = time.monotonic()
         try:
-            async with asyncio.timeout(REQUEST_BUDGET_SECONDS - (time.monotonic() - since)):
-                begun = await self._backend.begin(key, tags, token)
+            begun = await budget.within(self._backend.begin, key, tags, token)
         except (CacheUnavailable, TimeoutError):
-            return None, False, False
+            return None
+        finally:
+            budget.spend(started)
         state, _, _ = self._judge(begun.entry, begun.generations)
         return begun.generations, begun.owner, state == "fresh"
 

@@ -216,7 +216,7 @@ async def test_garbage_under_any_key_of_a_tag_neither_keeps_entries_valid_nor_st
 MILLION = b"1000000000"
 LIES = {
     "a status": b"+OK\r\n",
-    "a number": b":1\r\n",
+    "a number": b":7\r\n",
     "nothing": b"$-1\r\n",
     "a short array": b"*1\r\n$-1\r\n",
     "an array of numbers": b"*2\r\n:1\r\n:2\r\n",

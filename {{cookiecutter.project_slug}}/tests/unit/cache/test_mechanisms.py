@@ -256,7 +256,7 @@ class Sluggish(InMemoryBackend):
 async def test_all_calls_of_a_request_share_one_budget(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("writes", "store"):
+    for module in ("budget", "writes"):
         monkeypatch.setattr(f"app.cache.{module}.REQUEST_BUDGET_SECONDS", BUDGET)
     memory, origin = Cache(Sluggish()), Origin()
     origin.gate.set()
