@@ -171,7 +171,8 @@ class _Checker:
         counts["kills"] = len(self._killed)
         for step in self._steps.values():
             counts["late"] += "doubted" in step and "seen" in step
-            if "intent" in step and "acked" not in step and step["intent"].pid in self._killed:
+            answered = "acked" in step or "doubted" in step
+            if "intent" in step and not answered and step["intent"].pid in self._killed:
                 counts["kills in a write"] += 1
                 counts["kills in a hold"] += "held" in step and "released" not in step
                 counts["kills after COMMIT"] += "seen" in step

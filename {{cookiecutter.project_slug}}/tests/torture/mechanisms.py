@@ -13,6 +13,7 @@ from app.cache import commit
 from app.cache.entry import Entry
 from app.cache.flight import Flight
 from app.cache.redis import RedisBackend
+from app.cache.server import Server
 from app.cache.store import Store
 from app.cache.writes import Writes
 
@@ -53,6 +54,7 @@ MECHANISMS: dict[str, tuple[object, str, object]] = {
     "release": (RedisBackend, "release", _release_as_unchanged),
     "validation": (Store, "_judge", _judge_as_valid),
     "joining": (Flight, "may_be_joined", lambda _flight, _generations: True),
+    "incarnation": (Server, "incarnation", property(lambda _: bytes(8), lambda _, _value: None)),
     "doubt": (commit, "is_refusal", lambda _error: True),
     "renewal": (Writes, "_renew", _nothing),
     "owed": (Writes, "owes", lambda _writes, _tags: False),
