@@ -87,7 +87,8 @@ class FaultProxy:
         self._writers.add(writer)
         if self.fault in ("cut", "reset"):
             self._abort()
-        with suppress(OSError):
+        # Cancelled at the end of a run: asyncio of Python 3.11 would print a traceback.
+        with suppress(OSError, asyncio.CancelledError):
             server_reader, server_writer = await asyncio.open_connection(*self._target)
             self._writers.add(server_writer)
             await asyncio.gather(
