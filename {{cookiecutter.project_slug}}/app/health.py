@@ -36,7 +36,7 @@ class Readiness(BaseModel):
     database: Literal["up"] = "up"
     cache: Literal["up", "down"]
     pending_invalidations: int = Field(
-        description="Tags whose invalidation the cache has not taken yet; they are retried."
+        description="Tags whose invalidation the cache has not taken, or whose COMMIT is in doubt."
     )
     warnings: list[str] = Field(
         description="What the cache promises and cannot keep with this server."

@@ -146,7 +146,8 @@ class Cache:
 
     @property
     def pending(self) -> int:
-        """The number of tags whose invalidation the cache has not taken yet."""
+        """The number of tags whose invalidation the cache has not taken yet, or whose COMMIT is in
+        doubt."""
         return self.writes.pending
 
     async def aclose(self) -> None:

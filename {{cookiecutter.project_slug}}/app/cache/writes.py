@@ -53,7 +53,8 @@ class Writes:
 
     @property
     def pending(self) -> int:
-        """The number of tags whose invalidation the cache has not taken yet."""
+        """The number of tags whose invalidation the cache has not taken yet, or whose COMMIT is in
+        doubt."""
         return len(self._owed) + sum(len(hold.tags) for hold in self._doubts.values())
 
     def owes(self, tags: Sequence[str]) -> bool:
