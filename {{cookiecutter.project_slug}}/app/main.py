@@ -19,6 +19,8 @@ from app import health, metrics, problems, resources
 from app.cache import Cache, CacheMiddleware, CacheUnavailable, open_cache
 from app.cache.commit import invalidate_on_commit
 from app.cache.listener import declared_tags, listening
+from app.cache.observer import Observer
+from app.cache.tables import Tables
 from app.database import Base, Sessions, create_engine, create_sessions
 from app.limits import BodyLimitMiddleware
 from app.logging import REQUEST_ID_HEADER, RequestLogMiddleware, configure_logging
@@ -52,6 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         sessions = create_sessions(engine)
         try:
             async with _open_cache(settings) as cache:
+                Observer(engine.sync_engine)
                 cache.bind(app)
                 invalidate_on_commit(sessions.write, cache, strict=settings.cache_strict_writes)
                 tags = declared_tags(mapper.class_ for mapper in Base.registry.mappers)
@@ -110,6 +113,7 @@ async def _open_cache(settings: Settings) -> AsyncIterator[Cache]:
             recorder=metrics.PrometheusRecorder(),
             client_may_bypass=settings.cache_client_may_bypass,
             strict=settings.environment != "production",
+            coverage=Tables(Base.registry),
         ) as cache:
             if settings.environment == "local":
                 await _forget_older_code(cache)

@@ -2,15 +2,17 @@
 
 Per tag a backend holds a *generation*, a random token, and *holders*, writers in progress with a
 deadline each. An entry is valid while every generation recorded in it is the current one.
-Generations of several tags travel as one `bytes`, joined in the order of the tags; None stands for
-"not all of them exist", and None never matches. Every entry has at least one tag: what had none
-could not be invalidated. docs/consistency.md has the protocol and its proof.
+Of generations by tag, None stands for "not all of them exist", and None never matches. Every entry
+has at least one tag: what had none could not be invalidated. docs/consistency.md has the protocol
+and its proof.
 """
 
-from collections.abc import Awaitable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
 
 from app.cache.entry import Entry
+
+Generations: TypeAlias = Mapping[str, bytes]
 
 # What one request may lose to a cache that does not answer, over all its calls (promise P4).
 REQUEST_BUDGET_SECONDS = 0.09
@@ -24,16 +26,19 @@ LOCK_SECONDS = 3
 
 
 class Found(NamedTuple):
-    """What there is, valid or not. Who reads at the same time may be handed the same object."""
+    """What there is. Who reads at the same time may be handed the same object."""
 
     entry: Entry | None
-    generations: bytes | None
+    generations: Generations | None
+    """Those of all tags that were asked for, and maybe of more."""
+    valid: bool = False
+    """Whether the generations of the entry are the current ones."""
 
 
 class Begun(NamedTuple):
     """What a computation starts from."""
 
-    generations: bytes | None
+    generations: Generations | None
     owner: bool
     """Whether nobody else, in any process, computes this under the same generations."""
     entry: Entry | None
@@ -56,7 +61,10 @@ class Backend(Protocol):
         """What is promised and cannot be kept with this server, in words."""
 
     def read(self, key: str, tags: Sequence[str], local: float = 0) -> Awaitable[Found]:
-        """The entry under the key, and the generations of its tags, as one snapshot.
+        """The entry under the key, and the generations of these tags.
+
+        An entry may depend on other tags than these. It is valid when each of its generations was
+        the current one at some moment after the call.
 
         With `local`, one that this process took at most so many seconds ago, if it knows of no
         invalidation since: see local.py.
@@ -75,7 +83,7 @@ class Backend(Protocol):
     ) -> None:
         """Keeps the entry, and the generations of its tags, for at least so long.
 
-        Gives up the lock as well, if the token has it.
+        Gives up the lock as well, which is beside the first of `tags`, if the token has it.
         """
 
     async def extend(self, key: str, tags: Sequence[str], token: str) -> None:
@@ -88,9 +96,6 @@ class Backend(Protocol):
 
     async def release(self, tags: Sequence[str], writer: str, *, changed: bool) -> None:
         """After COMMIT (`changed`) or rollback: ends the hold, and once more the generations."""
-
-    async def clear(self) -> None:
-        """Ends the generations of all tags. It walks over them: for emergencies and operators."""
 
     async def ping(self) -> None: ...
 

@@ -7,20 +7,18 @@ none, a STABLE one changes none (postgresql.org/docs/current/xfunc-volatility.ht
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from sqlalchemy import Connection
 
+from app.cache.reads import Unclear
 from app.cache.statements import Effect
-
-Unclear = Literal["textual-sql", "view", "function"]
 
 _VIEWS_AND_FUNCTIONS = """
 SELECT c.relkind::text, n.nspname::text, c.relname::text
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
 UNION ALL
-SELECT 'function ' || p.provolatile, n.nspname, lower(p.proname)
+SELECT 'function ' || p.provolatile::text, n.nspname::text, lower(p.proname::text)
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE p.provolatile <> 'i' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
 AND NOT EXISTS (
@@ -43,15 +41,19 @@ _RUN_SQL: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    views: frozenset[str] = frozenset()
+    views: frozenset[str]
     """Foreign tables and materialised views too: nobody tells when what they show has changed."""
-    functions: Mapping[str, str] = _RUN_SQL
+    functions: Mapping[str, str]
     """By name, how volatile: `s` (STABLE) may read tables, `v` (VOLATILE) may change them."""
 
     @classmethod
     def ask(cls, connection: Connection) -> "Catalog":
         views, functions = set[str](), dict(_RUN_SQL)
-        for kind, schema, name in connection.exec_driver_sql(_VIEWS_AND_FUNCTIONS):
+        cursor = (
+            connection.connection.cursor()
+        )  # of the driver: this is no statement of the service
+        cursor.execute(_VIEWS_AND_FUNCTIONS)
+        for kind, schema, name in cursor.fetchall():
             if kind.startswith("function"):
                 # Of several with one name the most volatile counts: `v` comes after `s`.
                 functions[name] = max(functions.get(name, "s"), kind[-1])

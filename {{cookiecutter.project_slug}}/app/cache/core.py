@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import get_args
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
@@ -18,6 +19,8 @@ from app.cache.entry import Entry
 from app.cache.flight import Flights, Miss
 from app.cache.memory import InMemoryBackend
 from app.cache.metrics import Counters, Recorder
+from app.cache.policy import EVERYTHING
+from app.cache.reads import Coverage, NothingCovered, Unclear, depend_on
 from app.cache.redis import RedisBackend
 from app.cache.routes import RouteTable
 from app.cache.store import Computed, Lookup, Store
@@ -42,6 +45,7 @@ class Cache:
         recorder: Recorder | None = None,
         client_may_bypass: bool = False,
         strict: bool = True,
+        coverage: Coverage | None = None,
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
@@ -52,15 +56,16 @@ class Cache:
         rng = rng or random.Random()
         self.writes = Writes(backend, self.recorder)
         self.store = Store(backend, self.writes, self.recorder, clock=clock, rng=rng)
-        self.flights = Flights(self.store, self.recorder, rng=rng)
+        self.coverage = coverage or NothingCovered()
+        self.flights = Flights(self.store, self.coverage, self.recorder, rng=rng)
         self._tables: dict[FastAPI, RouteTable] = {}
-        self._hits_for_miss: dict[str, float] = {}
+        self._hits_for_miss: dict[str, tuple[float, str]] = {}
 
     def bind(self, app: FastAPI) -> RouteTable:
         """Analyses the routes of `app`. Raises PolicyError for one that cannot be cached safely."""
         table = self._tables.get(app)
         if table is None:
-            table = self._tables[app] = RouteTable(app)
+            table = self._tables[app] = RouteTable(app, self.coverage)
             for mounted in table.mounted:
                 self.bind(mounted)
         return table
@@ -88,16 +93,26 @@ class Cache:
         found = await self.store.lookup(miss.key, miss.tags, miss.policy.local)
         if found.state == "fresh" and found.entry is not None:
             self.recorder.hit("fresh", found.entry)
-            return found.entry.payload
+            return self._handed_on(found.entry)
         if found.state == "stale" and found.entry is not None:
             self.recorder.hit("stale", found.entry)
             self.flights.refresh(miss, found)
-            return found.entry.payload
-        result = await self.compute(miss, found) or await miss.compute()
+            return self._handed_on(found.entry)
+        if (result := await self.compute(miss, found)) is not None:
+            return self._handed_on(result)
+        mine = await miss.compute()  # what it reads is noted as part of what called it
+        assert mine.payload is not None
+        return mine.payload
+
+    def _handed_on(self, result: Computed | Entry) -> bytes:
+        """The result, of which the computation that asked for it is told what it depends on."""
+        depend_on(result.generations)
         assert result.payload is not None
         return result.payload
 
-    async def compute(self, miss: Miss, found: Lookup) -> Computed | Entry | None:
+    async def compute(
+        self, miss: Miss, found: Lookup, *, late: bool = True
+    ) -> Computed | Entry | None:
         """What a miss leads to: a new result, or the stale entry when computing fails.
 
         None when there is a result that only the request it was made for may have.
@@ -105,7 +120,8 @@ class Cache:
         self.recorder.count("miss", found.state)
         if self.flights.waits_for_caller(miss.key):
             return await miss.compute()
-        flight, started = self.flights.join(miss, found)
+        flight, started = self.flights.join(miss, found, late=late)
+        joined_late = not started and flight.begun
         try:
             landed = await self.flights.wait(flight)
         except Exception:
@@ -113,23 +129,32 @@ class Cache:
                 raise
             self.recorder.hit("error", found.entry)
             return found.entry
+        if joined_late and flight.depends_on_more(landed):
+            found = await self.store.lookup(miss.key, miss.tags)
+            if found.state == "fresh":
+                return found.entry
+            return await self.compute(miss, found, late=False)
         if isinstance(landed, Entry):
             return landed
         if landed.failed and found.entry is not None:
             self.recorder.hit("error", found.entry)
             return found.entry
         if not landed.shared:
-            self._remember_unshared(miss.key)
+            self._remember_unshared(miss.key, "hit-for-miss")
+        elif landed.why_not_stored in get_args(Unclear):
+            self._remember_unshared(miss.key, landed.why_not_stored)
         mine = started and landed.payload is not None
         return landed if landed.shared or mine else None
 
-    def is_hit_for_miss(self, key: str) -> bool:
-        return self._hits_for_miss.get(key, 0.0) > time.monotonic()
+    def why_not_shared(self, key: str) -> str | None:
+        """Why this request need not wait for others, as the last result was nobody else's."""
+        until, why = self._hits_for_miss.get(key, (0.0, ""))
+        return why if until > time.monotonic() else None
 
-    def _remember_unshared(self, key: str) -> None:
+    def _remember_unshared(self, key: str, why: str) -> None:
         if len(self._hits_for_miss) >= MAX_HITS_FOR_MISS:
             self._hits_for_miss.clear()
-        self._hits_for_miss[key] = time.monotonic() + HIT_FOR_MISS_SECONDS
+        self._hits_for_miss[key] = (time.monotonic() + HIT_FOR_MISS_SECONDS, why)
 
     async def invalidate(self, *tags: str) -> None:
         """Makes every entry with one of these tags a miss. Call it after the data has changed."""
@@ -137,7 +162,7 @@ class Cache:
 
     async def clear(self) -> None:
         """Makes every entry a miss. Raises CacheUnavailable."""
-        await self.backend.clear()
+        await self.backend.release([EVERYTHING], "", changed=True)
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -164,6 +189,7 @@ async def open_cache(
     recorder: Recorder | None = None,
     client_may_bypass: bool = False,
     strict: bool = True,
+    coverage: Coverage | None = None,
 ) -> AsyncIterator[Cache]:
     """The cache at `memory://`, `redis://…` or `rediss://…`. Redis need not answer yet.
 
@@ -187,7 +213,12 @@ async def open_cache(
                 f"CACHE_URL begins with {scheme!r}: allowed are memory://, redis:// and rediss://"
             )
     cache = Cache(
-        backend, name=name, recorder=recorder, client_may_bypass=client_may_bypass, strict=strict
+        backend,
+        name=name,
+        recorder=recorder,
+        client_may_bypass=client_may_bypass,
+        strict=strict,
+        coverage=coverage,
     )
     try:
         await cache.ping()  # a connection now, not when the first requests wait for it

@@ -1,18 +1,21 @@
 """Entries: what is stored under a key, as bytes.
 
-An entry is a fixed header (format version, times), the generations of its tags at the time its data
-was read, and a payload. Never pickle: whoever can write to Redis must not be able to run code here.
-Bytes that do not decode are a miss.
+An entry is a fixed header (format version, times), the tags that it depends on with their
+generations from before its data were read, and a payload. Never pickle: whoever can write to Redis
+must not be able to run code here. Bytes that do not decode are a miss.
 """
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 GENERATION_BYTES = 16
+INCARNATION_BYTES = 8  # of these, the first: see server.py
 
-_HEADER = struct.Struct(">4sBQQQQII")
-_MAGIC = b"fce1"
+_HEADER = struct.Struct(">4sHQQQQIII")
+_MAGIC = b"fce2"
+_BETWEEN_TAGS = "\n"  # in no tag: see `Tag.render`
 
 
 @dataclass(slots=True)
@@ -28,33 +31,49 @@ class Entry:
     stale_until: int
     error_until: int
     compute_ms: int
-    generations: bytes
+    generations: Mapping[str, bytes]
+    """By tag: what it depends on, which may be more than its route declares."""
     payload: bytes
     prepared: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
     """What readers made of the payload: all who share this entry need it made once."""
 
     def encode(self) -> bytes:
+        tags = _BETWEEN_TAGS.join(self.generations).encode()
         header = _HEADER.pack(
             _MAGIC,
-            len(self.generations) // GENERATION_BYTES,
+            len(self.generations),
             self.created,
             self.fresh_until,
             self.stale_until,
             self.error_until,
             self.compute_ms,
+            len(tags),
             len(self.payload),
         )
-        return header + self.generations + self.payload
+        return b"".join([header, *self.generations.values(), tags, self.payload])
 
     @classmethod
     def decode(cls, raw: bytes) -> "Entry | None":
         if len(raw) < _HEADER.size:
             return None
-        magic, tags, created, fresh, stale, error, compute, length = _HEADER.unpack_from(raw)
-        start = _HEADER.size + tags * GENERATION_BYTES
+        magic, count, created, fresh, stale, error, compute, named, length = _HEADER.unpack_from(
+            raw
+        )
+        names = _HEADER.size + count * GENERATION_BYTES
+        start = names + named
         if magic != _MAGIC or len(raw) != start + length:
             return None
-        return cls(created, fresh, stale, error, compute, raw[_HEADER.size : start], raw[start:])
+        try:
+            tags = raw[names:start].decode().split(_BETWEEN_TAGS)
+        except UnicodeDecodeError:
+            return None
+        each = range(_HEADER.size, names, GENERATION_BYTES)
+        generations = dict(
+            zip(tags, [raw[at : at + GENERATION_BYTES] for at in each], strict=False)
+        )
+        if len(generations) != count or len(tags) != count:
+            return None
+        return cls(created, fresh, stale, error, compute, generations, raw[start:])
 
     @property
     def size(self) -> int:

@@ -7,7 +7,7 @@ acknowledged is handed what was read before it):
 
 * the generations are read before the computation begins its query;
 * a request joins only a flight that has not begun, or one whose generations are those that the
-  request has just read itself.
+  request has just read itself; of the latter it takes only a result that depends on nothing else.
 
 Without generations (a writer holds a tag, or the cache is away) nothing that has begun is joined.
 While a writer holds a tag, the next flight waits for the one before it, so that the origin sees one
@@ -23,11 +23,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from app.cache.backend import LOCK_SECONDS
+from app.cache.backend import LOCK_SECONDS, Generations
 from app.cache.budget import Budget, current_budget
 from app.cache.entry import Entry
 from app.cache.metrics import Recorder
 from app.cache.policy import Policy
+from app.cache.reads import Coverage, Learned, recorded
 from app.cache.store import Computed, Lookup, Store
 
 # While another process computes, its result is looked for this often (doubling, with jitter).
@@ -47,6 +48,7 @@ class Miss(NamedTuple):
     key: str
     tags: Sequence[str]
     policy: Policy
+    learned: Learned
     compute: Callable[[], Awaitable[Computed]]
 
 
@@ -60,14 +62,22 @@ class Flight:
     landed: "asyncio.Future[Computed | Entry]"
     predecessor: "Flight | None" = None
     begun: bool = False
-    generations: bytes | None = None
+    generations: Generations | None = None
     waits_for: "list[Flight]" = field(default_factory=list)
     token: str = field(default_factory=lambda: secrets.token_hex(8))
 
-    def may_be_joined(self, generations: bytes | None) -> bool:
+    def may_be_joined(self, generations: Generations | None) -> bool:
         if not self.begun:
             return True
-        return generations is not None and generations == self.generations
+        if generations is None or self.generations is None:
+            return False
+        return self.generations.items() <= generations.items()
+
+    def depends_on_more(self, landed: "Computed | Entry") -> bool:
+        """Whether the result depends on what those who joined late have not seen themselves."""
+        if landed.generations is None or self.generations is None:
+            return True
+        return not landed.generations.keys() <= self.generations.keys()
 
 
 # The flights that the running code is part of, the innermost last.
@@ -77,8 +87,10 @@ _within: ContextVar[tuple[Flight, ...]] = ContextVar("within", default=())
 class Flights:
     """The flights of one process, by key."""
 
-    def __init__(self, store: Store, recorder: Recorder, *, rng: random.Random) -> None:
-        self._store, self._recorder, self._rng = store, recorder, rng
+    def __init__(
+        self, store: Store, coverage: Coverage, recorder: Recorder, *, rng: random.Random
+    ) -> None:
+        self._store, self._coverage, self._recorder, self._rng = store, coverage, recorder, rng
         self._flights: dict[str, Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._refreshes = 0
@@ -107,10 +119,17 @@ class Flights:
             if within:
                 within[-1].waits_for.remove(flight)
 
-    def join(self, miss: Miss, found: Lookup) -> tuple[Flight, bool]:
-        """The flight of this key, and whether this call started it. Await `landed` shielded."""
+    def join(self, miss: Miss, found: Lookup, *, late: bool = True) -> tuple[Flight, bool]:
+        """The flight of this key, and whether this call started it. Await `landed` shielded.
+
+        With `late` it may have begun already.
+        """
         current = self._flights.get(miss.key)
-        if current is not None and current.may_be_joined(found.generations):
+        if (
+            current is not None
+            and (late or not current.begun)
+            and current.may_be_joined(found.generations)
+        ):
             self._recorder.count("collapsed")
             return current, False
         flight = Flight(
@@ -162,17 +181,23 @@ class Flights:
                 flight.landed.set_result(found)
                 return
             flight.begun = True
-            computed, milliseconds = await self._compute(flight, owner=owner)
-            stored = computed.storable and flight.generations is not None
+            with recorded() as reads:
+                computed, milliseconds = await self._compute(flight, owner=owner)
+            generations, why_not = miss.learned.judge(self._coverage, reads, flight.generations)
+            stored = computed.storable and generations is not None
+            if computed.storable and generations is None:
+                self._recorder.count("rejected", why_not)
             # The answer goes out while the entry is being stored.
-            flight.landed.set_result(replace(computed, stored=stored))
-            if stored and flight.generations is not None:
+            flight.landed.set_result(
+                replace(computed, stored=stored, generations=generations, why_not_stored=why_not)
+            )
+            if stored and generations is not None:
                 owner &= not await self._store.put(
                     miss.key,
                     miss.tags,
                     computed,
                     miss.policy,
-                    flight.generations,
+                    generations,
                     milliseconds,
                     flight.token,
                 )

@@ -57,6 +57,7 @@ def cache(
     browser: str = "no-cache",
     expire_not_found: float = 0,
     local: float = 0,
+    reads: Sequence[str] | None = None,
 ) -> _Decorator:
     """Caches the GET of an endpoint, or the results of an async function.
 
@@ -67,6 +68,8 @@ def cache(
     stale_if_error    how much longer it is served when computing it anew fails
     tags              what a write invalidates it by; `country:{alpha_2}` takes path and query
                       parameters, or arguments
+    reads             the tables that its textual SQL reads, and its SQL functions and views; none
+                      (`[]`): what they show is true by expiry alone. Not needed for any other SQL
     local             how long a process may answer by itself, without asking Redis: faster, and a
                       write through another process is seen up to half a second late (local.py)
 
@@ -96,10 +99,12 @@ def cache(
                 raise ValueError(f'tags is the text {tags!r}: write tags=["{tags}"]')
             if isinstance(vary, str):
                 raise ValueError(f'vary is the text {vary!r}: write vary=["{vary}"]')
+            if isinstance(reads, str):
+                raise ValueError(f'reads is the text {reads!r}: write reads=["{reads}"]')
             parsed = tuple(Tag.parse(tag) for tag in tags)
             policy = Policy(
                 expire, stale, stale_if_error, parsed, tuple(vary), public, guard, per_user,
-                browser, expire_not_found, local,
+                browser, expire_not_found, local, None if reads is None else tuple(reads),
             )  # fmt: skip
         except ValueError as error:
             raise PolicyError(f"@cache on {name}: {error}") from error

@@ -14,15 +14,14 @@ PROOF_SECONDS ago.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from hiredis import ReplyError
 
 from app.cache.backend import Found
 from app.cache.connection import Connection
-from app.cache.entry import GENERATION_BYTES, Entry
+from app.cache.entry import INCARNATION_BYTES, Entry
 from app.cache.s3fifo import S3Fifo
 
 PROOF_SECONDS = 0.5
@@ -32,18 +31,25 @@ MAX_BYTES = 32 * 1024 * 1024
 log = logging.getLogger("app.cache")
 
 
-@dataclass(slots=True)
-class _Copy:
-    entry: Entry
-    until: float = 0.0
-    """Till when it may be used without a question, by `monotonic`."""
-    fences: tuple[tuple[str, bytes], ...] = ()
-    """Names and values of the generations that it was valid under."""
-    found: Found | None = None
+class Copy:
+    """An entry, with what has to be compared to tell whether it is valid."""
+
+    __slots__ = ("entry", "fences", "found", "incarnation", "until")
+
+    def __init__(self, entry: Entry, tracked: str) -> None:
+        self.entry = entry
+        self.fences = {tracked + "{" + tag + "}": each for tag, each in entry.generations.items()}
+        """Its generations, by the names of their keys."""
+        incarnations = {each[:INCARNATION_BYTES] for each in entry.generations.values()}
+        self.incarnation = incarnations.pop() if len(incarnations) == 1 else b""
+        self.found = Found(entry, entry.generations, valid=True)
+        """What to answer when it is."""
+        self.until = 0.0
+        """Till when it may be used without a question, by `monotonic`."""
 
 
 class LocalTier:
-    """By the names of keys in Redis: that of an entry first, then those of its generations.
+    """Entries by the names of their keys in Redis.
 
     It listens to the connection."""
 
@@ -90,40 +96,37 @@ class LocalTier:
         self._asked = self.tracks = False
         self.forget_all()
 
-    def get(self, names: Sequence[str]) -> Found | None:
+    def get(self, name: str) -> Found | None:
         """None when Redis has to be asked."""
         now = self._monotonic()
-        copy = self._copies.get(names[0])
+        copy = self._copies.get(name)
         if copy is None or now >= copy.until or now >= self._proven_until:
             return None
-        for name, generation in copy.fences:
+        for name, generation in copy.fences.items():
             if self._generations.get(name) != generation:
                 return None
         return copy.found
 
-    def copy(self, name: str) -> Entry | None:
-        """The entry of this name, while it is fresh. Its generations tell whether it is valid."""
+    def copy(self, name: str) -> Copy | None:
+        """That of an entry, while it is fresh. Its generations tell whether it is valid."""
         copy = self._copies.get(name)
         if copy is None or copy.entry.fresh_until <= self._clock() * 1000:
             return None
-        return copy.entry
+        return copy
 
-    def keep(self, name: str, entry: Entry) -> None:
-        self._copies.put(name, _Copy(entry), entry.size)
+    def keep(self, name: str, copy: Copy) -> None:
+        self._copies.put(name, copy, copy.entry.size)
 
     def drop(self, name: str) -> None:
         self._copies.remove(name)
 
-    def allow(self, names: Sequence[str], found: Found, seconds: float) -> None:
-        """Redis has just said that it is valid: for so long it may be used without a question."""
-        entry, copy = found.entry, self._copies.get(names[0])
-        if copy is None or entry is not copy.entry or entry.generations != found.generations:
+    def allow(self, name: str, found: Found, seconds: float) -> None:
+        """Redis has just said what is valid: for so long it may be used without a question."""
+        copy = self._copies.get(name)
+        if copy is None or found.entry is not copy.entry or not found.valid:
             return
-        fresh = entry.fresh_until / 1000 - self._clock()
+        fresh = copy.entry.fresh_until / 1000 - self._clock()
         copy.until = self._monotonic() + min(seconds, fresh)
-        each = range(0, len(entry.generations), GENERATION_BYTES)
-        generations = [entry.generations[start : start + GENERATION_BYTES] for start in each]
-        copy.fences, copy.found = tuple(zip(names[1:], generations, strict=True)), found
         if len(self._generations) >= MAX_ENTRIES:
             self._generations.clear()
         self._generations.update(copy.fences)
@@ -137,6 +140,6 @@ class LocalTier:
         self._generations.pop(generation, None)
 
     def forget_all(self) -> None:
-        self._copies: S3Fifo[_Copy] = S3Fifo(MAX_ENTRIES, MAX_BYTES)
+        self._copies: S3Fifo[Copy] = S3Fifo(MAX_ENTRIES, MAX_BYTES)
         self._generations: dict[str, bytes] = {}
         self._proven_until = 0.0

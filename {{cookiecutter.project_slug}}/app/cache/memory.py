@@ -2,10 +2,17 @@
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from app.cache.backend import GENERATION_SECONDS, HOLD_SECONDS, LOCK_SECONDS, Begun, Found
+from app.cache.backend import (
+    GENERATION_SECONDS,
+    HOLD_SECONDS,
+    LOCK_SECONDS,
+    Begun,
+    Found,
+    Generations,
+)
 from app.cache.entry import GENERATION_BYTES, Entry
 from app.cache.s3fifo import S3Fifo
 
@@ -23,7 +30,7 @@ class _Generation:
 @dataclass(slots=True)
 class _Lock:
     token: str
-    generations: bytes
+    generations: Generations
     deadline: float
 
 
@@ -51,13 +58,18 @@ class InMemoryBackend:
         now = self._clock()
         entry = self._entry(key, now)
         used = entry is not None
-        return Found(entry, _joined([self._generation(tag, now, used=used) for tag in tags]))
+        valid = entry is not None and all(
+            self._generation(tag, now, used=True) == generation
+            for tag, generation in entry.generations.items()
+        )
+        generations = {tag: self._generation(tag, now, used=used) for tag in tags}
+        return Found(entry, _complete(generations), valid)
 
     async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
         now = self._clock()
         entry = self._entry(key, now)
-        generations = _joined(
-            [self._generation(tag, now) or self._create(tag, now) for tag in tags]
+        generations = _complete(
+            {tag: self._generation(tag, now) or self._create(tag, now) for tag in tags}
         )
         if generations is None:
             return Begun(None, False, entry)
@@ -72,7 +84,7 @@ class InMemoryBackend:
     ) -> None:
         expires = self._clock() + seconds
         self.entries.put(key, (entry, expires), entry.size)
-        for tag in tags:
+        for tag in entry.generations:
             if (generation := self._generations.get(tag)) is not None:
                 generation.expires = max(generation.expires, expires)
         await self.unlock(key, tags, token)
@@ -102,9 +114,6 @@ class InMemoryBackend:
             if changed:
                 self._generations.remove(tag)
 
-    async def clear(self) -> None:
-        self._generations.clear()
-
     async def ping(self) -> None:
         return None
 
@@ -130,5 +139,5 @@ class InMemoryBackend:
         return generation.value
 
 
-def _joined(generations: Sequence[bytes | None]) -> bytes | None:
-    return None if None in generations else b"".join(generations)  # type: ignore[arg-type]
+def _complete(generations: Mapping[str, bytes | None]) -> Generations | None:
+    return None if None in generations.values() else generations  # type: ignore[return-value]

@@ -119,7 +119,7 @@ class _Exchange:
             await self._send(self._fresh_response(found.entry, found.now))
             return
         origin = Origin(self.app, self.cache, self.route, self.scope)
-        miss = Miss(key, tags, self.policy, origin.ask)
+        miss = Miss(key, tags, self.policy, self.route.learned, origin.ask)
         if found.state == "stale" and found.entry is not None:
             self.cache.recorder.hit("stale", found.entry)
             origin.abandon()
@@ -127,8 +127,8 @@ class _Exchange:
                 self.cache.flights.refresh(miss, found)
             status = b"fwd=stale; ttl=%d" % found.ttl
             await self._send(self._response(found.entry, found.now, status))
-        elif self.cache.is_hit_for_miss(key):
-            await self._pass("uri-miss", "hit-for-miss")
+        elif (why := self.cache.why_not_shared(key)) is not None:
+            await self._pass("uri-miss", why)
         else:
             await self._miss(miss, found, origin)
 
@@ -154,6 +154,8 @@ class _Exchange:
         else:
             forward = b"fwd=stale" if found.state == "expired" else b"fwd=uri-miss"
             stored = b"; stored" if result.stored else b""
+            if result.why_not_stored:
+                stored = b"; detail=" + result.why_not_stored.encode()
             response = decode(result.payload, gzip=accepts_gzip(self.headers))
             self._say(response, forward + stored)
             await self._send(response)

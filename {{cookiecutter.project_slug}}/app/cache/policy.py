@@ -36,6 +36,8 @@ class Tag:
         """Raises ValueError unless `text` is a name with plain `{field}` placeholders."""
         if not isinstance(text, str) or not text or len(text) > MAX_TAG_CHARS:
             raise ValueError(f"a tag is a text of 1 to {MAX_TAG_CHARS} characters, not {text!r}")
+        if text == EVERYTHING:
+            raise ValueError(f"the tag {text!r} is on everything: name what the entry depends on")
         fields = []
         for _, field, form, conversion in Formatter().parse(text):
             if field is not None and (not field.isidentifier() or form or conversion):
@@ -54,12 +56,18 @@ class Tag:
         if not self.fields:
             return self.text
         name = self.text.format(**{field: values[field] for field in self.fields})
-        # Clients choose the values: however long, the name of a key stays short.
-        return name if len(name) <= MAX_TAG_CHARS else f"{self.family}:{digest([name.encode()])}"
+        # Clients choose the values: the name of a key stays short and readable, whatever they are.
+        if len(name) <= MAX_TAG_CHARS and name.isprintable():
+            return name
+        return f"{self.family}:{digest([name.encode(errors='surrogateescape')])}"
 
     def names(self, values: Mapping[str, object]) -> tuple[str, ...]:
         """What an entry made from these values depends on."""
         return (self.render(values), self.family) if self.fields else (self.text,)
+
+
+# Each entry depends on it: what ends it ends all of them.
+EVERYTHING = "*"
 
 
 def table_tag(table: str) -> str:
@@ -82,6 +90,7 @@ class Policy:
     browser: str = "no-cache"
     expire_not_found: float = 0
     local: float = 0
+    reads: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("expire", "stale", "stale_if_error", "expire_not_found", "local"):
@@ -110,6 +119,10 @@ class Policy:
         """The options that are set here and say nothing to a function that is called."""
         names = ("vary", "public", "guard", "per_user", "browser", "expire_not_found")
         return [name for name in names if getattr(self, name) != _DEFAULTS[name]]
+
+    @property
+    def families(self) -> frozenset[str]:
+        return frozenset(tag.family for tag in self.tags)
 
     def tag_names(self, values: Mapping[str, object]) -> tuple[str, ...]:
         return tuple(name for tag in self.tags for name in tag.names(values))

@@ -8,13 +8,13 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.cache.backend import CacheUnavailable, Found
 from app.cache.client import Client
 from app.cache.connection import Connection
 from app.cache.entry import Entry
-from app.cache.local import LocalTier
+from app.cache.local import Copy, LocalTier
 from app.cache.metrics import Recorder
 from app.cache.resp import ProtocolError
 from app.cache.server import Server
@@ -22,8 +22,13 @@ from app.cache.server import Server
 # What one request may lose is 100 ms: a command has 90 (see backend.py), waiting for it has this.
 BATCH_SECONDS = 0.005
 
-# Keys in Redis: of an entry, then of the generations of its tags.
-Names = tuple[str, ...]
+
+class Names(NamedTuple):
+    """The key of an entry in Redis, and those of the generations of tags."""
+
+    entry: str
+    generations: tuple[str, ...]
+    tags: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -32,7 +37,9 @@ class _Read:
 
     local: float
     futures: list["asyncio.Future[Found]"] = field(default_factory=list)
-    copy: Entry | None = None
+    copy: Copy | None = None
+    copied_now: bool = False
+    """Whether the copy was made for this read, from what Redis answered a moment ago."""
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +90,7 @@ class Reader:
 
     def _known(self, names: Names) -> Found | None:
         """What the local tier has."""
-        found = self._local.get(names)
+        found = self._local.get(names.entry)
         if found is not None and self._local.wants_proof and self._connection.idle:
             self._ask_server()
         return found
@@ -100,14 +107,16 @@ class Reader:
         reads, self._pending = self._pending, {}
         if not reads:  # they have failed meanwhile
             return
-        wanted: dict[str, None] = {}
-        for (entry, *generations), read in reads.items():
+        wanted: dict[str, object] = {}
+        for names, read in reads.items():
             if read.local:
                 self._local.track(self._connection, self._tracked)
-            read.copy = self._local.copy(entry) if generations else None
-            if read.copy is None:
-                wanted[entry] = None
-            wanted.update(dict.fromkeys(generations))
+            copy = read.copy = read.copy or self._local.copy(names.entry)
+            if copy is None:
+                wanted[names.entry] = None
+                wanted.update(dict.fromkeys(names.generations))
+            else:
+                wanted.update(copy.fences)
         if self._server.is_to_be_asked():
             self._ask_server()
         batch = _Batch(reads, [*wanted], time.monotonic())
@@ -126,30 +135,61 @@ class Reader:
 
     def _hand_out(self, batch: _Batch, values: dict[str, bytes | None]) -> None:
         for names, read in batch.reads.items():
-            found = self._found(names, read, values)
-            if read.copy is not None and found.generations not in (None, read.copy.generations):
-                # What was invalidated here may have been made anew elsewhere.
-                self._local.drop(names[0])
+            if read.copy is None:
+                self._copy(names, read, values)
+            copy = read.copy
+            if copy is not None and self._is_valid(copy, values):
+                found = copy.found
+            elif copy is not None and self._is_worth_a_question(names, read, values):
                 if time.monotonic() - batch.sent > BATCH_SECONDS:
                     _fail(read, CacheUnavailable("read: no time to ask again"))
                 else:
-                    self._pending.setdefault(names, _Read(read.local)).futures += read.futures
+                    again = self._pending.setdefault(names, _Read(read.local))
+                    again.futures += read.futures
+                    again.copy, again.copied_now = read.copy, read.copied_now
                 continue
+            else:
+                found = self._not_valid(names, copy, values)
             if read.local and self._local.tracks:
-                self._local.allow(names, found, read.local)
+                self._local.allow(names.entry, found, read.local)
             for future in read.futures:
                 if not future.done():  # a reader that was cancelled
                     future.set_result(found)
 
-    def _found(self, names: Names, read: _Read, values: dict[str, bytes | None]) -> Found:
-        entry, raw = read.copy, values.get(names[0])
-        if raw is not None:
-            entry = Entry.decode(raw)
-            if entry is None:
-                self._recorder.count("error", "decode")
-            else:
-                self._local.keep(names[0], entry)
-        return Found(entry, self._server.joined([values[name] for name in names[1:]]))
+    def _copy(self, names: Names, read: _Read, values: dict[str, bytes | None]) -> None:
+        raw = values[names.entry]
+        if raw is None:
+            return
+        entry = Entry.decode(raw)
+        if entry is None:
+            self._recorder.count("error", "decode")
+            return
+        read.copy, read.copied_now = Copy(entry, self._tracked), True
+        self._local.keep(names.entry, read.copy)
+
+    def _is_valid(self, copy: Copy, values: dict[str, bytes | None]) -> bool:
+        known = copy.incarnation == self._server.incarnation
+        return known and copy.fences.items() <= values.items()
+
+    def _is_worth_a_question(
+        self, names: Names, read: _Read, values: dict[str, bytes | None]
+    ) -> bool:
+        """Whether Redis has to be asked once more, with another question."""
+        assert read.copy is not None
+        if read.copied_now:
+            # It may depend on more than this process has learned, so generations of it are missing.
+            return not values.keys() >= read.copy.fences.keys()
+        if None in [values[name] for name in read.copy.fences]:
+            return False
+        # What was invalidated here may have been made anew elsewhere.
+        self._local.drop(names.entry)
+        read.copy = None
+        return True
+
+    def _not_valid(self, names: Names, copy: Copy | None, values: dict[str, bytes | None]) -> Found:
+        generations = zip(names.tags, [values.get(name) for name in names.generations], strict=True)
+        entry = copy.entry if copy is not None else None
+        return Found(entry, self._server.complete(dict(generations)))
 
     def _fail(self, batch: _Batch, error: CacheUnavailable) -> None:
         """Fails what waits for the connection, sent or not: it all waits for the same."""

@@ -4,10 +4,9 @@ A call is bounded by a short timeout and is not repeated: with redis-py as it is
 wait a minute for a silent server. Lookups are in reader.py.
 """
 
-import re
 import secrets
 from collections.abc import Awaitable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from redis.asyncio import Connection as RedisPyConnection
@@ -30,7 +29,7 @@ from app.cache.connection import Connection
 from app.cache.entry import Entry
 from app.cache.local import LocalTier
 from app.cache.metrics import Recorder
-from app.cache.reader import Reader
+from app.cache.reader import Names, Reader
 from app.cache.resp import ProtocolError
 from app.cache.scripts import Command
 from app.cache.server import Server
@@ -86,8 +85,8 @@ class RedisBackend:
         return self._reader.read(self._names(key, tuple(tags)), local)
 
     @lru_cache(maxsize=4096)  # noqa: B019 - a backend lives as long as the process
-    def _names(self, key: str, tags: Sequence[str]) -> tuple[str, ...]:
-        return (self._entry_key(key), *[self._tag_key("g", tag) for tag in tags])
+    def _names(self, key: str, tags: tuple[str, ...]) -> Names:
+        return Names(self._entry_key(key), tuple(self._tag_key("g", tag) for tag in tags), tags)
 
     async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
         if not self._connection.is_open:
@@ -100,15 +99,13 @@ class RedisBackend:
             life = _ms(GENERATION_SECONDS)
             commands.append(scripts.BEGIN.call(keys, generation, life, token, lock_life))
         commands.append(("MGET", self._entry_key(key)))  # unlike GET, no error for another type
-        return await self._client.call("begin", commands, self._begun)
+        return await self._client.call("begin", commands, partial(self._begun, tags))
 
-    def _begun(self, answers: list[Any]) -> Begun:
+    def _begun(self, tags: Sequence[str], answers: list[Any]) -> Begun:
         *begun, (raw,) = answers
         entry = Entry.decode(raw) if raw is not None else None
-        if not isinstance(begun[0], list):  # without tags
-            return Begun(b"", bool(begun[0]), entry)
-        generations = self._server.joined([generation for generation, _ in begun])
-        return Begun(generations, bool(begun[0][1]), entry)
+        generations = dict(zip(tags, [generation for generation, _ in begun], strict=True))
+        return Begun(self._server.complete(generations), bool(begun[0][1]), entry)
 
     async def store(
         self, key: str, tags: Sequence[str], entry: Entry, seconds: float, token: str = ""
@@ -116,7 +113,7 @@ class RedisBackend:
         life = _ms(seconds)
         commands = [
             ("SET", self._entry_key(key), entry.encode(), "PX", life),
-            *[scripts.KEEP.call([self._tag_key("g", tag)], life) for tag in tags],
+            *[scripts.KEEP.call([self._tag_key("g", tag)], life) for tag in entry.generations],
             *([scripts.RELOCK.call([self._lock_key(key, tags)], token, 0)] if token else []),
         ]
         await self._client.call("store", commands, list)
@@ -151,17 +148,6 @@ class RedisBackend:
         finally:  # what this process writes its next read sees, before Redis pushes it
             for tag in tags:
                 self._local.forget(self._tag_key("g", tag))
-
-    async def clear(self) -> None:
-        cursor, pattern = b"0", _escaped(self._name) + ":g:*"
-        while True:
-            scan = ("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-            cursor, keys = await self._client.call("clear", [scan], _page)
-            if keys:
-                await self._client.call("clear", [("UNLINK", *keys)], list)
-            if cursor == b"0":
-                self._local.forget_all()
-                return
 
     async def ping(self) -> None:
         await self._client.call("ping", [("PING",)], list)
@@ -207,15 +193,6 @@ class RedisBackend:
 def _done(answers: list[Any]) -> None:
     if any(answer != 1 for answer in answers):
         raise ProtocolError(f"a script was answered with {answers!r:.80}")
-
-
-def _page(answers: list[Any]) -> tuple[bytes, list[bytes]]:
-    ((cursor, keys),) = answers
-    return bytes(cursor), list(keys)
-
-
-def _escaped(name: str) -> str:
-    return re.sub(r"([*?\[\]\\])", r"\\\1", name)
 
 
 def _ms(seconds: float) -> int:

@@ -19,7 +19,8 @@ from app.cache.context import active_cache
 from app.cache.flight import Miss
 from app.cache.identity import argument_parts, fields_of, function_parts, state_of
 from app.cache.key import digest
-from app.cache.policy import Policy, PolicyError
+from app.cache.policy import EVERYTHING, Policy, PolicyError
+from app.cache.reads import Learned
 from app.cache.store import Computed
 
 # What JSON can hold only by agreement. Models and dataclasses have a configuration of their own.
@@ -46,6 +47,7 @@ class Results:
     def __init__(self, function: Callable[..., Any], name: str, policy: Policy) -> None:
         self._function, self.name, self._policy = function, name, policy
         self._signature = inspect.signature(function)
+        self._learned = Learned(name, policy)
         self._known: set[type] = set()
         self._warned = False
 
@@ -65,7 +67,7 @@ class Results:
             return Computed(stored[0])
 
         try:
-            payload = await cache.fetch(Miss(key, tags, self._policy, compute))
+            payload = await cache.fetch(Miss(key, tags, self._policy, self._learned, compute))
         except ResultError as error:
             cache.refuse("result", self.name, error)
             return made if made is not _NOTHING else await self._function(*args, **kwargs)
@@ -104,7 +106,8 @@ class Results:
             raise TypeError(f"@cache on {self.name}: argument {error}") from None
         arguments = digest(parts)
         own = f"{self.name}:{arguments}"  # in all builds, unlike the key
-        return f"{prefix}:{arguments}", (own, *self._policy.tag_names(bound.arguments))
+        declared = self._policy.tag_names(bound.arguments)
+        return f"{prefix}:{arguments}", (own, *declared, *self._learned.tags, EVERYTHING)
 
     @functools.cached_property
     def _prefix(self) -> str:

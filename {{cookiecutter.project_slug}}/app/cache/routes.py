@@ -32,7 +32,8 @@ from app.cache._fastapi import (
 from app.cache.function import marker_of
 from app.cache.guard import Guard
 from app.cache.key import QueryParameter, canonical_query, digest, query_parts
-from app.cache.policy import Policy, PolicyError
+from app.cache.policy import EVERYTHING, Policy, PolicyError
+from app.cache.reads import Coverage, Learned
 from app.cache.safety import check_middleware, problems_of, takes_more
 
 # Requests whose key is remembered, so that a hot path is not parsed again. Clients choose them, so
@@ -48,6 +49,7 @@ class CachedRoute:
     tag: str
     """`GET /planets/{name}`: all entries of this path, wherever it is mounted, in all builds."""
     policy: Policy
+    learned: Learned
     endpoint: Callable[..., Any]
     prefix: str
     pattern: re.Pattern[str]
@@ -75,15 +77,16 @@ class CachedRoute:
         match = self.pattern.match(path)
         # Last, as a lock is void when the first tag is invalidated: that is to be one of writes.
         tags = self.policy.tag_names(values | (match.groupdict() if match else {}))
-        return key, (*tags, self.tag)
+        return key, (*tags, *self.learned.tags, self.tag, EVERYTHING)
 
     _remembered = lru_cache(MAX_ADDRESSES)(_address)
+    forget_addresses = _remembered.cache_clear
 
 
 class RouteTable:
     """Every route that can answer GET, in the order in which the router tries them."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: FastAPI, coverage: Coverage) -> None:
         self._routes: list[tuple[re.Pattern[str], CachedRoute | None]] = []
         self._static: dict[str, CachedRoute] = {}
         self._heads: list[re.Pattern[str]] = []
@@ -96,7 +99,7 @@ class RouteTable:
             if pattern is None:  # app.host(…): it answers for paths of any form
                 unknown = unknown or type(context.original_route).__name__
                 continue
-            route = _cached_route(context, pattern, unknown)
+            route = _cached_route(context, pattern, unknown, coverage)
             websocket = isinstance(context.original_route, WebSocketRoute)
             if websocket or "GET" not in (context.methods or {"GET"}):
                 self._heads += [pattern] if "HEAD" in (context.methods or ()) else []
@@ -127,7 +130,7 @@ class RouteTable:
 
 
 def _cached_route(
-    context: Any, pattern: re.Pattern[str], unknown: str | None
+    context: Any, pattern: re.Pattern[str], unknown: str | None, coverage: Coverage
 ) -> CachedRoute | None:
     marker = marker_of(context.endpoint)
     if marker is None or not marker.policy.enabled:
@@ -158,8 +161,9 @@ def _cached_route(
     return CachedRoute(
         tag=f"GET {context.path_format}",
         policy=policy,
+        learned=Learned(f"GET {context.path_format}", policy, CachedRoute.forget_addresses),
         endpoint=context.endpoint,
-        prefix=_prefix(context),
+        prefix=_prefix(context, policy, coverage),
         pattern=pattern,
         query=query,
         closed_query=closed,
@@ -169,13 +173,16 @@ def _cached_route(
     )
 
 
-def _prefix(context: Any) -> str:
-    """Route and schema build: a deployment with another response shape reads other keys."""
+def _prefix(context: Any, policy: Policy, coverage: Coverage) -> str:
+    """Route, schema build, and what is told of changes: a deployment where one of these differs
+    reads other keys."""
     field = context.response_field
     schema: object = None
     if field is not None:
         schema = field._type_adapter.json_schema(mode="serialization")
-    identity = [context.path_format, context.unique_id, schema]
+    covered = sorted(coverage.covered(policy.families))
+    tags = sorted(tag.text for tag in policy.tags)
+    identity = [context.path_format, context.unique_id, schema, tags, covered]
     text = json.dumps(identity, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 

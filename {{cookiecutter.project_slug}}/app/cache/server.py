@@ -11,18 +11,17 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hiredis import ReplyError
 
 from app.cache import scripts
-from app.cache.backend import UnsupportedServer
-from app.cache.entry import GENERATION_BYTES
+from app.cache.backend import Generations, UnsupportedServer
+from app.cache.entry import GENERATION_BYTES, INCARNATION_BYTES
 from app.cache.resp import ProtocolError
 from app.cache.scripts import Command
 
-INCARNATION_BYTES = 8
 # While there are lookups the server is asked again this often: a demotion or a new replication id
 # does not end a connection.
 RECHECK_SECONDS = 1.0
@@ -96,16 +95,15 @@ class Server:
         self._asked = now
         return True
 
-    def joined(self, generations: Sequence[bytes | None]) -> bytes | None:
+    def complete(self, generations: Mapping[str, bytes | None]) -> Generations | None:
         """None unless all of them are there, and of this incarnation."""
-        for generation in generations:
-            if (
-                generation is None
-                or len(generation) != GENERATION_BYTES
-                or generation[:INCARNATION_BYTES] != self.incarnation
-            ):
+        for generation in generations.values():
+            if generation is None or not self.knows(generation):
                 return None
-        return b"".join(generations)  # type: ignore[arg-type]
+        return generations  # type: ignore[return-value]
+
+    def knows(self, generation: bytes) -> bool:
+        return len(generation) == GENERATION_BYTES and generation.startswith(self.incarnation)
 
     def new_generation(self) -> bytes:
         return self.incarnation + secrets.token_bytes(GENERATION_BYTES - INCARNATION_BYTES)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from app.cache.backend import Backend, CacheUnavailable
+from app.cache.backend import Backend, CacheUnavailable, Generations
 from app.cache.budget import Budget, current_budget
 from app.cache.entry import Entry
 from app.cache.metrics import Recorder
@@ -32,7 +32,7 @@ class Lookup:
 
     state: State
     entry: Entry | None
-    generations: bytes | None
+    generations: Generations | None
     now: int
     budget: Budget
     """What is left for further calls on behalf of the same request."""
@@ -58,6 +58,9 @@ class Computed:
     """Seconds of freshness where they are not those of the policy."""
     stored: bool = False
     """Whether it goes into the cache: not while a writer holds a tag, or the cache is away."""
+    generations: Generations | None = None
+    """What it depends on; None when that is not known, or was not fenced before it was read."""
+    why_not_stored: str = ""
 
 
 class Store:
@@ -84,38 +87,26 @@ class Store:
     ) -> Lookup:
         """With `local`, this process may answer itself: see `Backend.read`."""
         budget = budget or current_budget.get() or Budget()
-        if self._writes.owes(tags):
-            return Lookup("invalidated", None, None, self._now(), budget)
         started = time.monotonic()
         try:
             if budget.is_whole:  # a read ends by itself before that is spent
-                found, generations = await self._backend.read(key, tags, local)
+                entry, generations, valid = await self._backend.read(key, tags, local)
             else:
-                found, generations = await budget.within(self._backend.read, key, tags, local)
+                read = self._backend.read
+                entry, generations, valid = await budget.within(read, key, tags, local)
         except (CacheUnavailable, TimeoutError):
             return Lookup("unavailable", None, None, self._now(), budget)
         finally:
             budget.spend(started)
-        state, entry, now = self._judge(found, generations)
-        return Lookup(state, entry, generations, now, budget)
-
-    def _judge(
-        self, entry: Entry | None, generations: bytes | None
-    ) -> tuple[State, Entry | None, int]:
+        if self._writes.owes(tags) or (entry and self._writes.owes(entry.generations)):
+            valid, generations = False, None
         now = self._now()
-        if entry is None:
-            return "absent", None, now
-        if entry.generations != generations:
-            return "invalidated", None, now
-        if now < entry.fresh_until:
-            return "fresh", entry, now
-        if now < entry.stale_until:
-            return "stale", entry, now
-        return "expired", entry if now < entry.error_until else None, now
+        state, entry = _judge(entry, now, valid=valid)
+        return Lookup(state, entry, generations, now, budget)
 
     async def begin(
         self, key: str, tags: Sequence[str], token: str, budget: Budget
-    ) -> tuple[bytes | None, bool, bool] | None:
+    ) -> tuple[Generations | None, bool, bool] | None:
         """Generations and lock for a computation (neither while a writer holds a tag), and whether
         there is a fresh entry by now, so that a lookup is worth it. None when the cache is
         unavailable, or does not know of a write yet.
@@ -129,7 +120,13 @@ class Store:
             return None
         finally:
             budget.spend(started)
-        state, _, _ = self._judge(begun.entry, begun.generations)
+        entry, generations = begun.entry, begun.generations or {}
+        # Of tags that this process has not learned of it cannot tell: the lookup will.
+        valid = entry is not None and all(
+            generations.get(tag, generation) == generation
+            for tag, generation in entry.generations.items()
+        )
+        state, _ = _judge(entry, self._now(), valid=valid)
         return begun.generations, begun.owner, state == "fresh"
 
     async def put(
@@ -138,7 +135,7 @@ class Store:
         tags: Sequence[str],
         computed: Computed,
         policy: Policy,
-        generations: bytes,
+        generations: Generations,
         compute_ms: int,
         token: str,
     ) -> bool:
@@ -181,3 +178,15 @@ class Store:
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
+
+
+def _judge(entry: Entry | None, now: int, *, valid: bool) -> tuple[State, Entry | None]:
+    if entry is None:
+        return "absent", None
+    if not valid:
+        return "invalidated", None
+    if now < entry.fresh_until:
+        return "fresh", entry
+    if now < entry.stale_until:
+        return "stale", entry
+    return "expired", entry if now < entry.error_until else None

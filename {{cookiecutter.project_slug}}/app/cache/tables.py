@@ -6,6 +6,7 @@ they cover the table for whoever depends on one of them.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Set
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import ForeignKeyConstraint, Table
@@ -41,9 +42,14 @@ class Tables:
         """The tags that stand for rows of the table."""
         return self._declared.get(table, frozenset())
 
-    def covered(self, table: str, families: Set[str]) -> bool:
-        """Whether who depends on tags of these families is told of every change to the table."""
-        return any(tag.family in families for tag in self.declared(table))
+    @lru_cache(maxsize=1024)  # noqa: B019 - for as long as the process
+    def covered(self, families: frozenset[str]) -> Set[str]:
+        """The tables of which every change ends a tag of one of these families."""
+        return frozenset(
+            table
+            for table, tags in self._declared.items()
+            if any(tag.family in families for tag in tags)
+        )
 
     def dragged_along(self, changes: Iterable[Change]) -> frozenset[Change]:
         """The changes and what PostgreSQL does because of them: ON DELETE, ON UPDATE."""

@@ -9,18 +9,18 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from app.cache.backend import HOLD_SECONDS, REQUEST_BUDGET_SECONDS, Backend, CacheUnavailable
 from app.cache.metrics import Recorder
+from app.cache.policy import EVERYTHING
 
 RETRY_SECONDS = 0.2
 # More invalidations than this are not worth telling apart: everything is invalidated instead.
 MAX_OWED_TAGS = 10_000
-EVERYTHING = ""
 # How often, and for how long each time, the database is asked what became of a COMMIT in doubt.
 FIRST_ASK_SECONDS, LAST_ASK_SECONDS, ASK_TIMEOUT_SECONDS = 0.1, 2.0, 5.0
 
@@ -57,11 +57,9 @@ class Writes:
         doubt."""
         return len(self._owed) + sum(len(hold.tags) for hold in self._doubts.values())
 
-    def owes(self, tags: Sequence[str]) -> bool:
+    def owes(self, tags: Iterable[str]) -> bool:
         """Whether the cache may not know that one of these tags has changed."""
-        if not self._owed:
-            return False
-        return EVERYTHING in self._owed or not self._owed.keys().isdisjoint(tags)
+        return bool(self._owed) and not self._owed.keys().isdisjoint(tags)
 
     async def invalidate(self, *tags: str) -> None:
         await self.release(Hold(tags, secrets.token_hex(8)), changed=True)
@@ -161,10 +159,7 @@ class Writes:
         self._retrying = False
 
     async def _repeat(self, writer: str, tags: Sequence[str]) -> None:
-        if EVERYTHING in tags:
-            await self._backend.clear()
-        else:
-            await self._backend.release(tags, writer, changed=True)
+        await self._backend.release(tags, writer, changed=True)
         self._recorder.count("pending_invalidation", "done", len(tags))
         for tag in tags:
             if self._owed.get(tag) == writer:  # not owed anew meanwhile

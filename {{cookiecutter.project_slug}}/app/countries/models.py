@@ -34,6 +34,7 @@ country_currencies = Table(
         primary_key=True,
         index=True,
     ),
+    info={"cache_tags": ("countries", "country:{country_alpha_2}")},
 )
 
 

@@ -2,19 +2,17 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from app.cache import commit
+from app.cache import commit, store
 from app.cache.entry import Entry
 from app.cache.flight import Flight
 from app.cache.redis import RedisBackend
 from app.cache.server import Server
-from app.cache.store import Store
 from app.cache.writes import Writes
 
 
@@ -22,7 +20,7 @@ async def _nothing(*_: object) -> None:
     """Says that it is done."""
 
 
-_release, _judge, _collect = RedisBackend.release, Store._judge, commit._Hooks.collect_flush
+_release, _judge, _collect = RedisBackend.release, store._judge, commit._Hooks.collect_flush
 
 
 async def _release_as_unchanged(
@@ -31,9 +29,8 @@ async def _release_as_unchanged(
     await _release(backend, tags, writer, changed=False)
 
 
-def _judge_as_valid(store: Store, entry: Entry | None, generations: bytes | None) -> Any:
-    generations = generations or b""
-    return _judge(store, entry and replace(entry, generations=generations), generations)
+def _judge_as_valid(entry: Entry | None, now: int, *, valid: bool) -> Any:
+    return _judge(entry, now, valid=True)
 
 
 def _collect_until_rollback(hooks: commit._Hooks, session: Session, *arguments: Any) -> None:
@@ -52,7 +49,7 @@ def _forget(session: Session, previous: SessionTransaction) -> None:
 MECHANISMS: dict[str, tuple[object, str, object]] = {
     "hold": (RedisBackend, "hold", _nothing),
     "release": (RedisBackend, "release", _release_as_unchanged),
-    "validation": (Store, "_judge", _judge_as_valid),
+    "validation": (store, "_judge", _judge_as_valid),
     "joining": (Flight, "may_be_joined", lambda _flight, _generations: True),
     "incarnation": (Server, "incarnation", property(lambda _: bytes(8), lambda _, _value: None)),
     "doubt": (commit, "is_refusal", lambda _error: True),

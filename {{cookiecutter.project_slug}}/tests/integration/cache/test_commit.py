@@ -12,8 +12,10 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.cache import CacheUnavailable, RedisBackend, open_cache
+from app.cache.backend import Generations
 from app.cache.commit import invalidate, invalidate_on_commit
 from app.cache.entry import Entry
+from app.cache.policy import EVERYTHING
 from tests.faults import fault_proxy
 from tests.integration.cache.fenced import World, fenced
 from tests.services import StoppableRedis
@@ -202,7 +204,7 @@ async def test_a_failed_commit_releases_what_it_held(world: World) -> None:
 
 
 async def test_readers_are_held_off_between_hold_and_release(world: World) -> None:
-    seen: list[bytes | None] = []
+    seen: list[Generations | None] = []
     release = world.cache.writes.release
 
     async def look_then_release(*args: object, **kwargs: object) -> None:
@@ -243,7 +245,7 @@ async def test_an_invalidation_costs_the_same_with_10_and_with_10000_pages(
         costs = []
         for pages in (10, 10_000):
             generations, _, _ = await cache.backend.begin("key", ["pages"], "reader")
-            entry = Entry(0, 0, 0, 0, 0, generations or b"", b"page").encode()
+            entry = Entry(0, 0, 0, 0, 0, generations or {}, b"page").encode()
             async with server.pipeline(transaction=False) as pipeline:
                 for page in range(pages):
                     pipeline.set(f"test:e:{page}", entry)
@@ -313,11 +315,11 @@ async def test_so_many_owed_invalidations_become_one(
 ) -> None:
     monkeypatch.setattr("app.cache.writes.MAX_OWED_TAGS", 3)
     async with fault_proxy(cache_url) as (proxy, url), open_cache(url, name="test") as cache:
-        generations = (await cache.backend.begin("key", ["other"], "reader")).generations
+        assert (await cache.backend.begin("key", [EVERYTHING], "reader")).generations
         await proxy.become("refuse")
         await cache.invalidate(*(f"tag{number}" for number in range(10)))
         await proxy.become("none")
         async with asyncio.timeout(5):
             while cache.pending:
                 await asyncio.sleep(0.05)
-        assert (await cache.backend.read("key", ["other"])) == (None, None) != (None, generations)
+        assert (await cache.backend.read("key", [EVERYTHING])).generations is None

@@ -16,6 +16,7 @@ from app.cache.commit import invalidate_on_commit
 from app.cache.flight import Miss
 from app.cache.metrics import Counters
 from app.cache.policy import Policy
+from app.cache.reads import Learned
 from app.cache.store import Computed
 from tests.faults import FaultProxy, fault_proxy
 
@@ -72,7 +73,8 @@ class World:
         async def compute() -> Computed:
             return Computed(b"%d" % await self.stored())
 
-        miss = Miss("key", [TAG, "counter:*"], Policy(60), compute)
+        policy = Policy(60)
+        miss = Miss("key", [TAG, "counter:*"], policy, Learned("key", policy), compute)
         return int(await (through or self.reader).fetch(miss))
 
     async def stored(self) -> int:

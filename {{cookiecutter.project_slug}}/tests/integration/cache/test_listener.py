@@ -39,7 +39,7 @@ class World:
     url: str
 
     async def generation(self, tag: str) -> bytes | None:
-        return (await self.cache.backend.read(tag, [tag]))[1]
+        return ((await self.cache.backend.read(tag, [tag])).generations or {}).get(tag)
 
     async def renew(self, *tags: str) -> None:
         """Give these tags a generation, as reads do."""

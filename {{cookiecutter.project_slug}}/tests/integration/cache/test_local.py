@@ -16,12 +16,13 @@ import pytest
 import redis.asyncio
 
 from app.cache import Cache, RedisBackend
-from app.cache.backend import REQUEST_BUDGET_SECONDS
+from app.cache.backend import REQUEST_BUDGET_SECONDS, Found
 from app.cache.entry import Entry
 from app.cache.flight import Miss
 from app.cache.local import PROOF_SECONDS
 from app.cache.metrics import Counters
-from app.cache.policy import Policy
+from app.cache.policy import EVERYTHING, Policy
+from app.cache.reads import Learned
 from app.cache.store import Computed
 from tests.faults import Valve, fault_proxy, valve
 from tests.services import Services, StoppableRedis, stoppable_redis
@@ -55,7 +56,7 @@ class Process:
     async def read(self, page: str = PAGE, *, local: float = LOCAL_SECONDS, tag: str = TAG) -> int:
         """The version that a client is shown."""
         policy = Policy(expire=3600, local=local)
-        miss = Miss(page, [tag], policy, self.origin.compute)
+        miss = Miss(page, [tag, EVERYTHING], policy, Learned(page, policy), self.origin.compute)
         return int(await self.cache.fetch(miss))
 
     async def write(self) -> None:
@@ -370,9 +371,9 @@ async def stored(a: Process, b: Process) -> Entry:
     assert generations is not None
     fresh = int((time.time() + 600) * 1000)
     entry = Entry(1, fresh, fresh, fresh, 5, generations, b"old")
-    await b.backend.store(PAGE, [], entry, 600)
+    await b.backend.store(PAGE, [TAG], entry, 600)
     for process in (a, b):
-        assert await process.backend.read(PAGE, [TAG]) == (entry, generations)
+        assert await process.backend.read(PAGE, [TAG]) == Found(entry, generations, valid=True)
     return entry
 
 
@@ -380,7 +381,7 @@ async def test_of_an_entry_that_is_here_redis_is_asked_for_the_generations(
     a: Process, stored: Entry, sent: Sent
 ) -> None:
     sent.clear()
-    assert await a.backend.read(PAGE, [TAG]) == (stored, stored.generations)
+    assert await a.backend.read(PAGE, [TAG]) == Found(stored, stored.generations, valid=True)
     assert sent == [("MGET", "test:g:{pages}")]
 
 
@@ -388,10 +389,10 @@ async def test_a_big_body_crosses_the_network_once(
     url: str, b: Process, stored: Entry, sent: Sent
 ) -> None:
     body = b"x" * 500_000
-    await b.backend.store(PAGE, [], replace(stored, payload=body), 600)
+    await b.backend.store(PAGE, [TAG], replace(stored, payload=body), 600)
     async with valve(url) as (redis_says, through), running(through, b.origin) as a:
         for _ in range(MANY):
-            entry, _ = await a.backend.read(PAGE, [TAG])
+            entry = (await a.backend.read(PAGE, [TAG])).entry
             assert entry is not None and entry.payload == body
         assert len(body) < redis_says.answered_bytes < 1.1 * len(body)
 
@@ -401,15 +402,15 @@ async def test_what_another_process_made_anew_is_read_when_the_copy_is_not_fresh
 ) -> None:
     fresh_until = int(time.time() * 1000) + 100
     old = replace(stored, fresh_until=fresh_until)
-    await b.backend.store("short", [], old, 600)
+    await b.backend.store("short", [TAG], old, 600)
     assert (await a.backend.read("short", [TAG])).entry == old
     new = replace(stored, payload=b"new")
-    await b.backend.store("short", [], new, 600)
+    await b.backend.store("short", [TAG], new, 600)
     async with asyncio.timeout(DEADLINE_SECONDS):
         while (found := await a.backend.read("short", [TAG])).entry == old:
             assert time.time() * 1000 < fresh_until + 1000 * PATIENT_SECONDS
             await asyncio.sleep(POLL_SECONDS)
-    assert found == (new, stored.generations)
+    assert found == Found(new, stored.generations, valid=True)
     assert time.time() * 1000 >= fresh_until
 
 
@@ -417,7 +418,7 @@ async def test_an_invalidation_elsewhere_is_noticed_although_the_entry_is_the_sa
     a: Process, b: Process, stored: Entry
 ) -> None:
     await b.write()
-    assert await a.backend.read(PAGE, [TAG]) == (stored, None)
+    assert await a.backend.read(PAGE, [TAG]) == Found(stored, None)
 
 
 async def test_what_another_process_made_after_an_invalidation_replaces_the_copy(
@@ -427,9 +428,9 @@ async def test_what_another_process_made_after_an_invalidation_replaces_the_copy
     generations, _, _ = await b.backend.begin(PAGE, [TAG], "reader")
     assert generations is not None
     new = replace(stored, generations=generations, payload=b"new")
-    await b.backend.store(PAGE, [], new, 600)
+    await b.backend.store(PAGE, [TAG], new, 600)
     found = await asyncio.gather(*(a.backend.read(PAGE, [TAG]) for _ in range(MANY)))
-    assert found == [(new, generations)] * MANY
+    assert found == [Found(new, generations, valid=True)] * MANY
 
 
 async def test_what_a_process_clears_it_does_not_find_before_redis_has_told(
@@ -460,8 +461,8 @@ async def test_entries_of_several_reads_of_one_turn_are_each_its_own(
     """Some are here, some are new, some are not there."""
     entries = {str(n): replace(stored, payload=b"%d" % n) for n in range(6)}
     for key, entry in entries.items():
-        await b.backend.store(key, [], entry, 600)
+        await b.backend.store(key, [TAG], entry, 600)
     for key in "0123":
         await a.backend.read(key, [TAG])
     found = await asyncio.gather(*(a.backend.read(key, [TAG]) for key in "01234567"))
-    assert [entry for entry, _ in found] == [*entries.values(), None, None]
+    assert [each.entry for each in found] == [*entries.values(), None, None]

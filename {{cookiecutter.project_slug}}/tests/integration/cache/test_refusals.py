@@ -15,6 +15,7 @@ from app.cache.breaker import PROBE_INTERVAL_SECONDS
 from app.cache.flight import Miss
 from app.cache.metrics import Counters
 from app.cache.policy import Policy
+from app.cache.reads import Learned
 from app.cache.store import Computed
 from devtools import redis_server
 from tests.faults import liar
@@ -38,7 +39,8 @@ class Process:
         return Computed(b"%d" % self.version)
 
     async def read(self, page: str = "page") -> int:
-        miss = Miss(page, [TAG], Policy(expire=3600), self._compute)
+        policy = Policy(expire=3600)
+        miss = Miss(page, [TAG], policy, Learned(page, policy), self._compute)
         return int(await self.cache.fetch(miss))
 
     async def write(self) -> None:

@@ -11,7 +11,8 @@ import redis
 
 from app.cache import Cache, cache, open_cache
 from app.cache.flight import Miss
-from app.cache.policy import Policy
+from app.cache.policy import EVERYTHING, Policy
+from app.cache.reads import Learned
 from app.cache.store import Computed
 from tests.services import StoppableRedis
 
@@ -45,7 +46,8 @@ class World:
         return Computed(b"%d" % self.value)
 
     async def read(self, tag: str = TAG, compute: Any = None) -> int:
-        miss = Miss(f"key of {tag}", [tag], Policy(60, 60, 60), compute or self.compute)
+        key, policy = f"key of {tag}", Policy(60, 60, 60)
+        miss = Miss(key, [tag, EVERYTHING], policy, Learned(key, policy), compute or self.compute)
         return int(await self.cache.fetch(miss))
 
     async def write(self, value: int) -> None:

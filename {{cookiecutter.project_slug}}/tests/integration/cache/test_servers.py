@@ -18,6 +18,7 @@ from app.cache.backend import UnsupportedServer
 from app.cache.flight import Miss
 from app.cache.metrics import Counters
 from app.cache.policy import Policy
+from app.cache.reads import Learned
 from app.cache.server import RECHECK_SECONDS
 from app.cache.store import Computed
 from app.main import create_app
@@ -51,7 +52,8 @@ class Process:
 
     async def read(self, *, local: float = 0) -> int:
         policy = Policy(expire=3600, local=local)
-        return int(await self.cache.fetch(Miss("page", [TAG], policy, self.origin.compute)))
+        miss = Miss("page", [TAG], policy, Learned("page", policy), self.origin.compute)
+        return int(await self.cache.fetch(miss))
 
     async def write(self) -> None:
         hold = await self.cache.writes.hold([TAG])

@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from app.cache.entry import GENERATION_BYTES, Entry
 
-ENTRY = Entry(1, 2, 3, 4, 5, b"g" * GENERATION_BYTES * 2, b"payload")
+GENERATIONS = dict.fromkeys(["planets", "planet:1"], b"g" * GENERATION_BYTES)
+ENTRY = Entry(1, 2, 3, 4, 5, GENERATIONS, b"payload")
 
 
 def test_an_entry_survives_the_round_trip() -> None:

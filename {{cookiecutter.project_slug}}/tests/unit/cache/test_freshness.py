@@ -5,10 +5,12 @@ import random
 import pytest
 
 from app.cache import Cache, InMemoryBackend
+from app.cache.backend import Found
 from app.cache.entry import Entry
 from app.cache.flight import Miss
 from app.cache.memory import MAX_TAGS
 from app.cache.policy import Policy
+from app.cache.reads import Learned
 from app.cache.store import Computed
 
 
@@ -37,7 +39,7 @@ class Origin:
 
 
 def entry(payload: bytes) -> Entry:
-    return Entry(0, 0, 0, 0, 0, b"", payload)
+    return Entry(0, 0, 0, 0, 0, {}, payload)
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def cache(clock: Clock) -> Cache:
 
 
 async def read(cache: Cache, policy: Policy, origin: Origin) -> bytes:
-    return await cache.fetch(Miss("key", ["tag"], policy, origin.compute))
+    return await cache.fetch(Miss("key", ["tag"], policy, Learned("key", policy), origin.compute))
 
 
 async def test_an_entry_expires(cache: Cache, clock: Clock) -> None:
@@ -68,8 +70,10 @@ async def test_an_entry_expires(cache: Cache, clock: Clock) -> None:
 async def test_entries_stored_together_do_not_expire_together(clock: Clock) -> None:
     backend = InMemoryBackend(clock=clock)
     cache = Cache(backend, clock=clock, rng=random.Random(1))
+    policy = Policy(100)
+    learned = Learned("numbers", policy)
     for number in range(20):
-        await cache.fetch(Miss(str(number), ["tag"], Policy(100), Origin().compute))
+        await cache.fetch(Miss(str(number), ["tag"], policy, learned, Origin().compute))
     clock.now += 95
     states = [(await cache.store.lookup(str(number), ["tag"])).state for number in range(20)]
     assert {"fresh"} < set(states)
@@ -207,4 +211,4 @@ async def test_a_writer_in_progress_is_not_pushed_out_by_names_that_nobody_has(
 async def test_two_memory_backends_share_nothing() -> None:
     one, other = InMemoryBackend(), InMemoryBackend()
     await one.store("key", ["tag"], entry(b"value"), 60)
-    assert await other.read("key", ["tag"]) == (None, None)
+    assert await other.read("key", ["tag"]) == Found(None, None)

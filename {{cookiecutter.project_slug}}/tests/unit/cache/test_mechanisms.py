@@ -17,6 +17,7 @@ from app.cache.flight import MAX_REFRESHES, Miss
 from app.cache.metrics import Counters
 from app.cache.middleware import MAX_VARY_BYTES
 from app.cache.policy import Policy
+from app.cache.reads import Learned
 from app.cache.store import MAX_PAYLOAD_BYTES, Computed
 from tests.unit.cache.serving import serving, status
 
@@ -51,7 +52,8 @@ class Origin:
 async def read(
     cache: Cache, origin: Origin, key: str = "key", policy: Policy | None = None
 ) -> bytes:
-    miss = Miss(key, ["tag"], policy or Policy(60), origin.compute)
+    policy = policy or Policy(60)
+    miss = Miss(key, ["tag"], policy, Learned(key, policy), origin.compute)
     return await cache.fetch(miss)
 
 
@@ -173,7 +175,8 @@ async def test_what_is_too_large_is_served_and_not_stored() -> None:
 
     backend = NoLimit()
     memory = Cache(backend)
-    payload = await memory.fetch(Miss("key", ["tag"], Policy(60), compute))
+    policy = Policy(60)
+    payload = await memory.fetch(Miss("key", ["tag"], policy, Learned("key", policy), compute))
     await memory.aclose()
     assert (len(payload), backend.stored) == (MAX_PAYLOAD_BYTES + 1, 0)
 

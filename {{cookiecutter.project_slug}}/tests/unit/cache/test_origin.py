@@ -349,8 +349,8 @@ async def test_what_is_never_stored_is_said_once(
     assert counted(memory, "rejected", "stream") == 3
 
 
-class Forgetful(dict[str, float]):
-    def __setitem__(self, key: str, value: float) -> None: ...
+class Forgetful(dict[str, tuple[float, str]]):
+    def __setitem__(self, key: str, value: tuple[float, str]) -> None: ...
 
 
 def http_scope(cache: Cache, path: str) -> dict[str, Any]:

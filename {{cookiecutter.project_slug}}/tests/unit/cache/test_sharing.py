@@ -7,6 +7,7 @@ import pytest
 from app.cache import Cache, InMemoryBackend
 from app.cache.flight import Flights, Miss
 from app.cache.policy import Policy
+from app.cache.reads import Learned
 from app.cache.store import Computed
 
 POLICY = Policy(60)
@@ -40,7 +41,7 @@ def cache() -> Cache:
 
 
 async def read(cache: Cache, origin: Origin) -> bytes:
-    return await cache.fetch(Miss("key", ["tag"], POLICY, origin.compute))
+    return await cache.fetch(Miss("key", ["tag"], POLICY, Learned("key", POLICY), origin.compute))
 
 
 async def write(cache: Cache, origin: Origin, value: int) -> None:

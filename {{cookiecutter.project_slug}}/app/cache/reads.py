@@ -1,0 +1,109 @@
+"""What a computation reads, learned while it is under way.
+
+An entry depends on the tables that were read to make it. Those that the declared tags of its route
+cover need nothing more; each other table adds the tag of the table. What a route was seen to read
+stays with the route, so its generation is taken before the next query. An answer made from a table
+whose generation was not taken before is served and not stored.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from app.cache.backend import Generations
+from app.cache.policy import Policy, table_tag
+
+# Why it cannot be said which tables a statement reads, or changes.
+Unclear = Literal["textual-sql", "view", "function"]
+
+recording: ContextVar["Reads | None"] = ContextVar("recording", default=None)
+
+log = logging.getLogger("app.cache")
+
+
+class Coverage(Protocol):
+    def covered(self, families: frozenset[str]) -> Set[str]:
+        """The tables of which every change ends a tag of one of these families."""
+
+
+class NothingCovered:
+    def covered(self, families: frozenset[str]) -> Set[str]:
+        return frozenset()
+
+
+@dataclass(slots=True)
+class Reads:
+    """What one computation has read so far."""
+
+    tables: set[str] = field(default_factory=set)
+    unclear: Unclear | None = None
+    """Why it cannot be said which tables were read; None when it can."""
+    generations: dict[str, bytes] = field(default_factory=dict)
+    """By tag: what cached functions that it called depend on, as they found it."""
+    functions_fenced: bool = True
+    """Whether that is known of each of them."""
+
+    def depend_on(self, generations: Generations | None) -> None:
+        """A cached function was called; None where its result depends on nobody knows what."""
+        if generations is None:
+            self.functions_fenced = False
+        else:
+            # Of two reads the earlier counts: what was made of it is not valid under the later.
+            self.generations = {**generations, **self.generations}
+
+
+def depend_on(generations: Generations | None) -> None:
+    """Tells the computation under way, if there is one, what a cached function depends on."""
+    if (reads := recording.get()) is not None:
+        reads.depend_on(generations)
+
+
+@contextmanager
+def recorded() -> Iterator[Reads]:
+    """Records what is read in the block, by this task and by those that it starts."""
+    reads = Reads()
+    token = recording.set(reads)
+    try:
+        yield reads
+    finally:
+        recording.reset(token)
+
+
+class Learned:
+    """What a route, or a function, was seen to read beside what its declared tags cover."""
+
+    def __init__(
+        self, name: str, policy: Policy, on_change: Callable[[], Any] = lambda: None
+    ) -> None:
+        self.name, self._policy, self._on_change = name, policy, on_change
+        self._families = policy.families
+        self.tags: tuple[str, ...] = tuple(map(table_tag, policy.reads or ()))
+
+    def judge(
+        self, coverage: Coverage, reads: Reads, generations: Generations | None
+    ) -> tuple[Generations | None, str]:
+        """The generations that an entry made from these reads depends on; else None, and why."""
+        uncovered = {table_tag(table) for table in reads.tables - coverage.covered(self._families)}
+        if not uncovered <= {*self.tags}:
+            self._learn(uncovered)
+        if generations is None:
+            return None, "not-fenced"
+        if reads.unclear is not None and self._policy.reads is None:
+            return None, reads.unclear
+        if not uncovered <= generations.keys():
+            return None, "learning"
+        if not reads.functions_fenced:
+            return None, "function-not-stored"
+        for tag, generation in reads.generations.items():
+            if generations.get(tag, generation) != generation:
+                return None, "invalidated"  # between the two
+        return {**generations, **reads.generations}, ""
+
+    def _learn(self, uncovered: Set[str]) -> None:
+        self.tags = (*self.tags, *sorted(uncovered - {*self.tags}))
+        self._on_change()
+        tables = ", ".join(sorted(tag.removeprefix("table:") for tag in self.tags))
+        log.info("%s depends on %s (by table)", self.name, tables)
