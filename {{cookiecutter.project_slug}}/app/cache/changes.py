@@ -6,14 +6,20 @@ template carries its family.
 """
 
 from collections.abc import Iterable
+from datetime import date, datetime
+from enum import Enum
 from functools import cache
 from typing import Any
 
+from sqlalchemy import CHAR, REAL, DateTime, Float, Numeric, Uuid
+from sqlalchemy.dialects.postgresql import CITEXT
 from sqlalchemy.orm import InstanceState, Mapper
 from sqlalchemy.orm.attributes import get_history
 from sqlalchemy.orm.base import PassiveFlag
+from sqlalchemy.types import NULLTYPE, TypeEngine
 
 from app.cache.policy import Tag
+from app.cache.values import text_of
 
 # More rows of one template are not worth telling apart: the family is one tag, and two small round
 # trips hold and release it.
@@ -38,7 +44,7 @@ class Changes:
         names = self._names.setdefault(family, set())
         if family not in names:
             names.add(name)
-            if name == family or len(names) > MAX_ROWS_PER_TEMPLATE:
+            if name == family or len(names) > MAX_ROWS_PER_TEMPLATE + 1:  # and `author:?`
                 self._names[family] = {family}
 
     def update(self, other: "Changes") -> None:
@@ -76,11 +82,47 @@ def _names(tag: Tag, family: str, state: InstanceState[Any]) -> Iterable[str]:
         if field not in state.dict:  # not loaded, or made by the database in this flush
             return (family,)
         now[field] = before[field] = state.dict[field]
-        if state.key is None:  # a new row
-            continue
-        changed = get_history(state.obj(), field, PassiveFlag.PASSIVE_NO_INITIALIZE)
-        if changed.deleted:
-            before[field] = changed.deleted[0]
-        elif changed.added:  # the old value was not loaded
+        if state.key is not None:  # else a new row
+            changed = get_history(state.obj(), field, PassiveFlag.PASSIVE_NO_INITIALIZE)
+            if changed.deleted:
+                before[field] = changed.deleted[0]
+            elif changed.added:  # the old value was not loaded
+                return (family,)
+        stored = _stored(state.mapper, field)
+        if not (_is_kept(now[field], stored) and _is_kept(before[field], stored)):
             return (family,)
-    return (tag.render(now), tag.render(before))
+    return {*tag.changed(now), *tag.changed(before)}
+
+
+@cache
+def _stored(mapper: Mapper[Any], field: str) -> TypeEngine[Any]:
+    column = mapper.column_attrs.get(field)
+    return NULLTYPE if column is None else column.columns[0].type
+
+
+def _is_kept(value: Any, stored: TypeEngine[Any]) -> bool:
+    """Whether readers will find this value. Of another (`"1"` for an integer, more decimals than a
+    column has) the database makes one that the transaction has not seen."""
+    try:
+        kind = stored.python_type
+    except NotImplementedError:
+        return False
+    if isinstance(value, Enum) and not issubclass(kind, Enum):
+        value = value.value
+    text = text_of(value)
+    # A driver has classes of its own; and these two are not what they inherit from.
+    same = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    if text is None or not same or (kind is date and isinstance(value, datetime)):
+        return value is None
+    match stored:
+        case CITEXT() | REAL() | Uuid(as_uuid=False):
+            return False
+        case CHAR():
+            return len(value) == stored.length
+        case Float():
+            return (stored.precision or 53) > 24
+        case Numeric() if stored.scale is not None:
+            return "e" not in text and len(text.partition(".")[2]) <= stored.scale
+        case DateTime():
+            return stored.timezone is (value.tzinfo is not None)
+    return True

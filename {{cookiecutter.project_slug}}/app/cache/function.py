@@ -66,8 +66,9 @@ def cache(
     expire            how long a result is fresh; 0 turns caching off
     stale             how much longer it is served while one refresh runs
     stale_if_error    how much longer it is served when computing it anew fails
-    tags              what a write invalidates it by; `country:{alpha_2}` takes path and query
-                      parameters, or arguments
+    tags              what a write invalidates it by; `country:{alpha_2}` takes the values of path
+                      and query parameters, or of arguments; `list:{user}`, or `list:{user.id}`,
+                      takes the user of `per_user`, by the name of the endpoint's parameter
     reads             the tables that its textual SQL reads, and its SQL functions and views; none
                       (`[]`): what they show is true by expiry alone. Not needed for any other SQL
     local             how long a process may answer by itself, without asking Redis: faster, and a

@@ -5,7 +5,7 @@ them run: a hit lets nobody in whom a miss would have kept out.
 """
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
@@ -16,9 +16,10 @@ from starlette.types import Receive, Scope
 from app.cache._fastapi import Dependant, solve_dependencies, walk
 from app.cache.budget import Budget, current_budget
 from app.cache.context import active_cache
-from app.cache.identity import NoIdentityError, argument_parts, why_no_identity
+from app.cache.identity import NoIdentityError, argument_parts, fields_in, why_no_identity
 from app.cache.key import digest
 from app.cache.policy import Policy
+from app.cache.values import text_of, value_at
 
 if TYPE_CHECKING:
     from app.cache.core import Cache
@@ -33,6 +34,17 @@ class Guard:
         nodes = [node for node in walk(route) if node.call == call]
         self.name = getattr(call, "__qualname__", type(call).__qualname__)
         self._call, self._per_user = call, policy.per_user
+        self._takers = {
+            node.name: str(i)
+            for i, node in enumerate(nodes)
+            if policy.per_user and node.name and any(node is each for each in route.dependencies)
+        }
+        self.fields = [
+            field
+            for field in dict.fromkeys(field for tag in policy.tags for field in tag.fields)
+            if field.partition(".")[0] in self._takers
+        ]
+        """What tags take of whom it lets in: `user`, or `user.id`."""
         self._tree = Dependant(
             path=route.path,
             dependencies=[replace(node, name=str(i)) for i, node in enumerate(nodes)],
@@ -58,12 +70,21 @@ class Guard:
             )
         elif problem := why_no_identity(annotation):
             yield f"its guard {self.name} tells no users apart: {problem}"
+        known = fields_in(annotation)
+        for field in self.fields:
+            name, _, attribute = field.partition(".")
+            if known and attribute.partition(".")[0] not in known:
+                yield (
+                    f"a tag needs {field!r} of what its guard {self.name} returns: name one of the "
+                    f"fields, such as {name}.{known[0]} ({', '.join(known)})"
+                )
 
     async def identify(
-        self, cache: "Cache", budget: Budget, scope: Scope, path: dict[str, str], receive: Receive
-    ) -> list[bytes]:
-        """Part of the key. Raises what the guard raises, ValueError where its parameters are not
-        valid, and NoIdentityError for a user of whom no key can be made."""
+        self, cache: "Cache", budget: Budget, scope: Scope, path: dict[str, Any], receive: Receive
+    ) -> tuple[list[bytes], tuple[str | None, ...]]:
+        """Part of the key, and the texts of `fields`. Raises what the guard raises, ValueError
+        where its parameters are not valid, and NoIdentityError for a user of whom neither can be
+        made."""
         of_cache, of_budget = active_cache.set(cache), current_budget.set(budget)
         try:
             async with AsyncExitStack() as stack:
@@ -83,11 +104,22 @@ class Guard:
                 if solved.errors:
                     raise ValueError("the guard's parameters are not valid")
                 if not self._per_user:
-                    return []
-                return [digest(self._parts(value)).encode() for value in solved.values.values()]
+                    return [], ()
+                found = solved.values
+                parts = [digest(self._parts(value)).encode() for value in found.values()]
+                return parts, tuple([self._text(field, found) for field in self.fields])
         finally:
             current_budget.reset(of_budget)
             active_cache.reset(of_cache)
+
+    def _text(self, field: str, values: Mapping[str, Any]) -> str | None:
+        name = field.partition(".")[0]
+        try:
+            return text_of(value_at({name: values[self._takers[name]]}, field))
+        except (AttributeError, KeyError) as error:
+            raise NoIdentityError(
+                f"what the guard {self.name} returned has no {field!r}, which a tag needs: {error}"
+            ) from None
 
     def _parts(self, value: Any) -> list[bytes]:
         if value is None:

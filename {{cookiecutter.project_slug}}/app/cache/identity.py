@@ -70,6 +70,8 @@ def argument_parts(name: str, value: Any) -> Iterable[bytes]:
             for key, item in value.items()
         )
     else:
+        if isinstance(value, BaseModel):  # what was set can be told from what was left out
+            yield from sorted(field.encode() for field in value.model_fields_set)
         yield from argument_parts(name, fields)
 
 
@@ -119,6 +121,15 @@ def fields_of(value: Any) -> dict[str, Any] | None:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return None
+
+
+def fields_in(kind: Any) -> list[str]:
+    """What a model or a dataclass declares, by its type; nothing for anything else."""
+    if inspect.isclass(kind) and issubclass(kind, BaseModel):
+        return [*kind.model_fields, *kind.model_computed_fields]
+    if inspect.isclass(kind) and dataclasses.is_dataclass(kind):
+        return [field.name for field in dataclasses.fields(kind)]
+    return []
 
 
 def state_of(value: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.cache._fastapi import get_route_path
+from app.cache.arguments import InvalidRequestError
 from app.cache.budget import Budget
 from app.cache.context import answering
 from app.cache.core import Cache
@@ -101,9 +102,11 @@ class _Exchange:
         parts = [self.scope.get("root_path", "").encode()]
         if self.policy.vary:
             parts += [self._header(name.encode()) for name in self.policy.vary]
+        user: tuple[str | None, ...] = ()
         if self.route.guard is not None:
             try:
-                parts += await self._identity(self.route.guard)
+                identity, user = await self._identity(self.route.guard)
+                parts += identity
             except NoIdentityError as error:
                 self.cache.refuse("identity", self.route.tag, error)
                 await self._pass("bypass", "identity")
@@ -112,7 +115,11 @@ class _Exchange:
                 # The endpoint runs its guard again and answers with that guard's own error.
                 await self._pass("bypass", "guard")
                 return
-        key, tags = self.route.address(self.path, self.scope["query_string"], *parts)
+        try:
+            key, tags = self.route.address(self.path, self.scope["query_string"], user, *parts)
+        except InvalidRequestError:
+            await self._pass("bypass", "invalid")
+            return
         found = await self.cache.store.lookup(key, tags, self.policy.local, self.budget)
         if found.state == "fresh" and found.entry is not None:
             self.cache.recorder.hit("fresh", found.entry)
@@ -170,7 +177,7 @@ class _Exchange:
                 return "client"
         if len(self.path) > MAX_PATH_CHARS or len(self.scope["query_string"]) > MAX_QUERY_BYTES:
             return "length"
-        if route.closed_query and self._has_undeclared_query():
+        if route.arguments.closed_query and self._has_undeclared_query():
             return "query"
         vary = self.policy.vary
         if vary and any(len(self._header(name.encode())) > MAX_VARY_BYTES for name in vary):
@@ -185,11 +192,10 @@ class _Exchange:
         return b"\n".join(value for name, value in self.scope["headers"] if name == wanted)
 
     def _has_undeclared_query(self) -> bool:
-        return not Request(self.scope).query_params.keys() <= self.route.query.keys()
+        return not Request(self.scope).query_params.keys() <= self.route.arguments.query
 
-    def _identity(self, guard: Guard) -> Awaitable[list[bytes]]:
-        match = self.route.pattern.match(self.path)
-        path = match.groupdict() if match else {}
+    def _identity(self, guard: Guard) -> Awaitable[tuple[list[bytes], tuple[str | None, ...]]]:
+        path = self.route.arguments.in_path(self.path)
         return guard.identify(self.cache, self.budget, self.scope, path, self.receive)
 
     async def _pass(self, forward: str, detail: str) -> None:

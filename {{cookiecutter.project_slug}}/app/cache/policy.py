@@ -10,6 +10,7 @@ from string import Formatter
 from typing import Any
 
 from app.cache.key import digest
+from app.cache.values import text_of, value_at
 
 MAX_LIFE_SECONDS = 30 * 86_400
 MAX_TAG_CHARS = 200
@@ -25,37 +26,50 @@ class Tag:
 
     `country:{alpha_2}` is a template. Each entry under a template also carries its family,
     `country:*`, so that a bulk statement, which does not say which rows it touches, can
-    invalidate them all.
+    invalidate them all. An entry for no value in particular (a list by any author) carries
+    `author:?` instead, which the write of each row invalidates too.
     """
 
     text: str
     fields: tuple[str, ...] = ()
+    form: str = ""
+    """The text with `{}` for each field."""
 
     @classmethod
     def parse(cls, text: str) -> "Tag":
-        """Raises ValueError unless `text` is a name with plain `{field}` placeholders."""
+        """Raises ValueError unless `text` is a name with plain `{field}` placeholders, or
+        `{user.id}` for an attribute."""
         if not isinstance(text, str) or not text or len(text) > MAX_TAG_CHARS:
             raise ValueError(f"a tag is a text of 1 to {MAX_TAG_CHARS} characters, not {text!r}")
         if text == EVERYTHING:
             raise ValueError(f"the tag {text!r} is on everything: name what the entry depends on")
-        fields = []
-        for _, field, form, conversion in Formatter().parse(text):
-            if field is not None and (not field.isidentifier() or form or conversion):
+        fields, form = [], ""
+        for literal, field, spec, conversion in Formatter().parse(text):
+            form += literal.replace("{", "{{").replace("}", "}}")
+            if field is None:
+                continue
+            if spec or conversion or not all(part.isidentifier() for part in field.split(".")):
                 raise ValueError(f"tag {text!r}: a placeholder is a name, such as " + "{code}")
-            if field is not None:
-                fields.append(field)
-        return cls(text, tuple(fields))
+            fields.append(field)
+            form += "{}"
+        return cls(text, tuple(fields), form)
 
     @property
     def family(self) -> str:
         """The tag that stands for every value of the template; the tag itself without one."""
-        return self.text.format(**dict.fromkeys(self.fields, "*"))
+        return self._with("*") if self.fields else self.text
 
     def render(self, values: Mapping[str, object]) -> str:
-        """The tag for these values. Raises KeyError when one is missing."""
+        """The tag for these values; `author:?` if one of them is none in particular.
+
+        Raises KeyError or AttributeError when one is missing.
+        """
         if not self.fields:
             return self.text
-        name = self.text.format(**{field: values[field] for field in self.fields})
+        texts = [text_of(value_at(values, field)) for field in self.fields]
+        if None in texts:
+            return self._with("?")
+        name = self.form.format(*texts)
         # Clients choose the values: the name of a key stays short and readable, whatever they are.
         if len(name) <= MAX_TAG_CHARS and name.isprintable():
             return name
@@ -64,6 +78,13 @@ class Tag:
     def names(self, values: Mapping[str, object]) -> tuple[str, ...]:
         """What an entry made from these values depends on."""
         return (self.render(values), self.family) if self.fields else (self.text,)
+
+    def changed(self, values: Mapping[str, object]) -> tuple[str, ...]:
+        """What the write of a row with these values invalidates."""
+        return (self.render(values), self._with("?")) if self.fields else (self.text,)
+
+    def _with(self, placeholder: str) -> str:
+        return self.form.format(*[placeholder] * len(self.fields))
 
 
 # Each entry depends on it: what ends it ends all of them.

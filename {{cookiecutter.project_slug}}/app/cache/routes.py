@@ -10,31 +10,22 @@ application starts, with the route named.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from functools import lru_cache
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.params import ParamTypes
-from pydantic_core import PydanticUndefined
 from starlette.routing import WebSocketRoute
 
-from app.cache._fastapi import (
-    Dependant,
-    field_annotation_is_sequence,
-    get_flat_params,
-    iter_route_contexts,
-    parameter_aliases,
-    walk,
-)
+from app.cache._fastapi import iter_route_contexts, walk
+from app.cache.arguments import Arguments
 from app.cache.function import marker_of
 from app.cache.guard import Guard
-from app.cache.key import QueryParameter, canonical_query, digest, query_parts
+from app.cache.key import digest
 from app.cache.policy import EVERYTHING, Policy, PolicyError
 from app.cache.reads import Coverage, Learned
-from app.cache.safety import check_middleware, problems_of, takes_more
+from app.cache.safety import check_middleware, problems_of
 
 # Requests whose key is remembered, so that a hot path is not parsed again. Clients choose them, so
 # only short ones are: they hold a few megabytes at most.
@@ -52,32 +43,38 @@ class CachedRoute:
     learned: Learned
     endpoint: Callable[..., Any]
     prefix: str
-    pattern: re.Pattern[str]
-    query: Mapping[str, QueryParameter]
-    closed_query: bool
-    """Whether undeclared parameters change the answer (a model that forbids or keeps extras)."""
+    arguments: Arguments
+    fields: frozenset[str]
+    """What the tags take of path and query."""
     guard: Guard | None
     dependencies: frozenset[Callable[..., Any]]
     anonymous: bool
     """Whether nothing says to whom an answer to a request with credentials may be shown."""
 
-    def address(self, path: str, raw_query: bytes, *more: bytes) -> tuple[str, tuple[str, ...]]:
-        """The key and the tags of a request; `more` are values of `vary` headers and the user."""
-        if len(path) + len(raw_query) > MAX_REMEMBERED_CHARS:
-            return self._address(path, raw_query, *more)
-        return self._remembered(path, raw_query, *more)
+    def address(
+        self, path: str, raw_query: bytes, user: tuple[str | None, ...], *more: bytes
+    ) -> tuple[str, tuple[str, ...]]:
+        """The key and the tags of a request.
 
-    def _address(self, path: str, raw_query: bytes, *more: bytes) -> tuple[str, tuple[str, ...]]:
-        query = canonical_query(raw_query, self.query)
-        key = f"{self.prefix}:{digest([path.encode(), *more, *query_parts(query)])}"
-        values: dict[str, str] = {
-            name: parameter.default or "" for name, parameter in self.query.items()
-        }
-        values.update((name, given[-1]) for name, given in query)
-        match = self.pattern.match(path)
+        `user` are texts for the fields of the guard, `more` the values of `vary` headers and the
+        identity. Raises InvalidRequestError for what the route refuses.
+        """
+        size = len(path) + len(raw_query)
+        if user:
+            size += sum(len(text or "") for text in user)
+        if size > MAX_REMEMBERED_CHARS:
+            return self._address(path, raw_query, user, *more)
+        return self._remembered(path, raw_query, user, *more)
+
+    def _address(
+        self, path: str, raw_query: bytes, user: tuple[str | None, ...], *more: bytes
+    ) -> tuple[str, tuple[str, ...]]:
+        parts, texts = self.arguments.read(path, raw_query, self.fields)
+        if self.guard is not None:
+            texts.update(zip(self.guard.fields, user, strict=True))
         # Last, as a lock is void when the first tag is invalidated: that is to be one of writes.
-        tags = self.policy.tag_names(values | (match.groupdict() if match else {}))
-        return key, (*tags, *self.learned.tags, self.tag, EVERYTHING)
+        tags = (*self.policy.tag_names(texts), *self.learned.tags, self.tag, EVERYTHING)
+        return f"{self.prefix}:{digest([*more, *parts])}", tags
 
     _remembered = lru_cache(MAX_ADDRESSES)(_address)
     forget_addresses = _remembered.cache_clear
@@ -144,17 +141,16 @@ def _cached_route(
             "other methods an endpoint of their own, without @cache"
         )
     guard = Guard(policy.guard, dependant, policy) if policy.guard is not None else None
-    query, closed, ambiguous = _query_parameters(dependant)
-    known = set(query) | set(context.param_convertors)
+    arguments = Arguments(pattern, context.param_convertors, dependant)
+    of_guard = frozenset(guard.fields) if guard else frozenset[str]()
     problems = [*problems_of(context, dependant, policy), *(guard.problems() if guard else ())]
     if unknown is not None:
         problems.append(f"a {unknown} stands before it and may answer first: put it after this one")
     for tag in policy.tags:
-        if missing := set(tag.fields) - known:
-            problems.append(f"tag {tag.text!r} needs {sorted(missing)}, no path or query parameter")
-        if twice := ambiguous.intersection(tag.fields):
+        if missing := set(tag.fields) - arguments.names - of_guard:
             problems.append(
-                f"tag {tag.text!r} needs {sorted(twice)}, declared twice with different defaults"
+                f"tag {tag.text!r} needs {sorted(missing)}, no path or query parameter, nor the "
+                "endpoint's parameter for a guard with per_user=True"
             )
     if problems:
         raise PolicyError(f"cannot cache {where}: " + "; ".join(problems))
@@ -164,9 +160,8 @@ def _cached_route(
         learned=Learned(f"GET {context.path_format}", policy, CachedRoute.forget_addresses),
         endpoint=context.endpoint,
         prefix=_prefix(context, policy, coverage),
-        pattern=pattern,
-        query=query,
-        closed_query=closed,
+        arguments=arguments,
+        fields=frozenset(field for tag in policy.tags for field in tag.fields) - of_guard,
         guard=guard,
         dependencies=frozenset(node.call for node in walk(dependant) if node.call),
         anonymous=not policy.public and policy.guard is None,
@@ -185,38 +180,3 @@ def _prefix(context: Any, policy: Policy, coverage: Coverage) -> str:
     identity = [context.path_format, context.unique_id, schema, tags, covered]
     text = json.dumps(identity, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-
-
-def _query_parameters(
-    dependant: Dependant,
-) -> tuple[dict[str, QueryParameter], bool, set[str]]:
-    """The query parameters declared anywhere in the tree, whether other names matter too, and which
-    have more than one default."""
-    declared: dict[str, QueryParameter] = {}
-    ambiguous: set[str] = set()
-    for field in get_flat_params(dependant):
-        if getattr(field.field_info, "in_", ParamTypes.query) is not ParamTypes.query:
-            continue
-        repeats = field_annotation_is_sequence(field.field_info.annotation)
-        default = None if repeats else _as_written(field.field_info.default)
-        for _, alias in parameter_aliases(field, convert_underscores=False):
-            parameter = QueryParameter(repeats, default)
-            other = declared.setdefault(alias, parameter)
-            if other != parameter:
-                # Left out, it is one value here and another there: as written in neither.
-                declared[alias] = QueryParameter(repeats or other.repeats, None)
-                ambiguous.add(alias)
-    nodes = (dependant, *walk(dependant))
-    closed = any(takes_more(field) for node in nodes for field in node.query_params)
-    return declared, closed, ambiguous
-
-
-def _as_written(default: Any) -> str | None:
-    """A default as a client would write it in a query; None when there is none."""
-    if default is None or default is PydanticUndefined:
-        return None
-    if isinstance(default, bool):
-        return str(default).lower()
-    if isinstance(default, Enum):
-        return str(default.value)
-    return str(default) if isinstance(default, str | int | float) else None

@@ -243,4 +243,4 @@ async def test_many_rows_are_their_family_and_every_entry_of_theirs_ends(world: 
         session.add_all(
             [Book(id=uuid.uuid4(), author_id=1) for _ in range(MAX_ROWS_PER_TEMPLATE + 1)]
         )
-    assert held == [["book:*", "books", "books:1", "shelf:1:a"]]
+    assert held == [["book:*", "books", "books:1", "books:?", "shelf:1:a", "shelf:?:?"]]

@@ -1,22 +1,32 @@
-from collections.abc import Mapping
+import re
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import pytest
+from fastapi import Query
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cache.key import QueryParameter, canonical_query, digest, query_parts
+from app.cache._fastapi import get_dependant
+from app.cache.arguments import Arguments
+from app.cache.key import digest
 
-DECLARED = {
-    "limit": QueryParameter(repeats=False, default="20"),
-    "q": QueryParameter(repeats=False, default=None),
-    "tag": QueryParameter(repeats=True, default=None),
-}
 PAIRS = st.lists(st.tuples(st.sampled_from(["limit", "q", "tag", "other"]), st.text(max_size=5)))
 
 
-def query(pairs: list[tuple[str, str]], declared: Mapping[str, QueryParameter] = DECLARED) -> str:
-    return digest(query_parts(canonical_query(urlencode(pairs).encode(), declared)))
+async def search(
+    tag: Annotated[list[str], Query(default_factory=list)],
+    limit: str = "20",
+    q: str | None = None,
+) -> Any: ...
+
+
+ARGUMENTS = Arguments(re.compile("^/$"), {}, get_dependant(path="/", call=search))
+
+
+def query(pairs: list[tuple[str, str]]) -> str:
+    parts, _ = ARGUMENTS.read("/", urlencode(pairs).encode(), ())
+    return digest(parts)
 
 
 def meaning(pairs: list[tuple[str, str]]) -> object:

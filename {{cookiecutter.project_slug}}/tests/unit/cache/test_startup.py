@@ -267,19 +267,6 @@ def test_middleware_that_a_hit_may_skip_or_that_sees_hits_is_accepted() -> None:
     Cache(InMemoryBackend()).bind(app)
 
 
-async def other_limit(limit: int = 50) -> int:
-    return limit
-
-
-def test_a_tag_of_a_parameter_with_two_defaults_is_refused_by_name() -> None:
-    @cache(60, tags=["page:{limit}"])
-    async def page(limit: int = 20) -> int:
-        return limit
-
-    with pytest.raises(PolicyError, match=r"GET /planets .*\['limit'\], declared twice"):
-        bind(page, dependencies=[Depends(other_limit)])
-
-
 def test_what_is_safe_is_accepted() -> None:
     @cache(60, vary=["accept-language"])
     async def planets(
