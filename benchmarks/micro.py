@@ -50,6 +50,8 @@ def measure(folder: Path, *, database: int) -> Microseconds:
         env=os.environ
         | {
             "API_TOKEN": API_TOKEN,
+            # What git holds of a version is not rendered, and its pyproject.toml has no name.
+            "SERVICE_NAME": "micro",
             "CACHE_URL": f"{os.environ['CACHE_URL'].rpartition('/')[0]}/{database}",
         },
         stdout=subprocess.PIPE,

@@ -63,6 +63,8 @@ class Arguments:
         """What a tag may be made of."""
 
     def in_path(self, path: str) -> dict[str, Any]:
+        if not self._convertors:
+            return {}
         match = self._pattern.match(path)
         given = match.groupdict() if match else {}
         return {name: self._convertors[name].convert(text) for name, text in given.items()}
