@@ -79,7 +79,7 @@ class RequestLogMiddleware:
             size += len(name) + len(value)
             if name == _HEADER_NAME:
                 given = value
-        request_id = _sane(given) or random.getrandbits(128).to_bytes(16).hex()
+        request_id = (given and _sane(given)) or random.getrandbits(128).to_bytes(16).hex()
         header = (_HEADER_NAME, request_id.encode())
         started = False
 

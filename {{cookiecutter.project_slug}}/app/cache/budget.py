@@ -22,12 +22,9 @@ RENEWAL_SECONDS = 10.0
 
 
 class Budget:
-    __slots__ = ("_since", "left")
-
-    def __init__(self) -> None:
-        self.left = REQUEST_BUDGET_SECONDS
-        self._since = 0.0
-        """When it was touched first, by `time.monotonic`."""
+    left = REQUEST_BUDGET_SECONDS
+    _since = 0.0
+    """When it was touched first, by `time.monotonic`."""
 
     @property
     def is_whole(self) -> bool:

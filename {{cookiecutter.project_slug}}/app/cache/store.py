@@ -87,6 +87,8 @@ class Store:
     ) -> Lookup:
         """With `local`, this process may answer itself: see `Backend.read`."""
         budget = budget or current_budget.get() or Budget()
+        # Before Redis is asked: what it is told meanwhile it may have answered without.
+        owed = self._writes.owed
         started = time.monotonic()
         try:
             if budget.is_whole:  # a read ends by itself before that is spent
@@ -98,8 +100,9 @@ class Store:
             return Lookup("unavailable", None, None, self._now(), budget)
         finally:
             budget.spend(started)
-        if self._writes.owes(tags) or (entry and self._writes.owes(entry.generations)):
-            valid, generations = False, None
+        if owed:
+            generations = generations if owed.isdisjoint(tags) else None
+            valid = valid and entry is not None and owed.isdisjoint(entry.generations)
         now = self._now()
         state, entry = _judge(entry, now, valid=valid)
         return Lookup(state, entry, generations, now, budget)
@@ -111,7 +114,7 @@ class Store:
         there is a fresh entry by now, so that a lookup is worth it. None when the cache is
         unavailable, or does not know of a write yet.
         """
-        if self._writes.owes(tags):
+        if not self._writes.owed.isdisjoint(tags):
             return None
         started = time.monotonic()
         try:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +23,8 @@ RETRY_SECONDS = 0.2
 MAX_OWED_TAGS = 10_000
 # How often, and for how long each time, the database is asked what became of a COMMIT in doubt.
 FIRST_ASK_SECONDS, LAST_ASK_SECONDS, ASK_TIMEOUT_SECONDS = 0.1, 2.0, 5.0
+
+_NOTHING: frozenset[str] = frozenset()
 
 log = logging.getLogger("app.cache")
 
@@ -57,9 +59,10 @@ class Writes:
         doubt."""
         return len(self._owed) + sum(len(hold.tags) for hold in self._doubts.values())
 
-    def owes(self, tags: Iterable[str]) -> bool:
-        """Whether the cache may not know that one of these tags has changed."""
-        return bool(self._owed) and not self._owed.keys().isdisjoint(tags)
+    @property
+    def owed(self) -> frozenset[str]:
+        """Tags that may have changed without the cache knowing it."""
+        return frozenset(self._owed) if self._owed else _NOTHING
 
     async def invalidate(self, *tags: str) -> None:
         await self.release(Hold(tags, secrets.token_hex(8)), changed=True)

@@ -54,7 +54,7 @@ MECHANISMS: dict[str, tuple[object, str, object]] = {
     "incarnation": (Server, "incarnation", property(lambda _: bytes(8), lambda _, _value: None)),
     "doubt": (commit, "is_refusal", lambda _error: True),
     "renewal": (Writes, "_renew", _nothing),
-    "owed": (Writes, "owes", lambda _writes, _tags: False),
+    "owed": (Writes, "owed", property(lambda _: frozenset())),
     "savepoint": (commit._Hooks, "collect_flush", _collect_until_rollback),
 }
 

@@ -1,10 +1,12 @@
 """P1, P2, P5: what requests may share, step by step. Barriers hold a computation where it hurts."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
-from app.cache import Cache, InMemoryBackend
+from app.cache import Cache, CacheUnavailable, InMemoryBackend
+from app.cache.backend import Found
 from app.cache.flight import Flights, Miss
 from app.cache.policy import Policy
 from app.cache.reads import Learned
@@ -194,3 +196,39 @@ async def test_a_flight_that_does_not_land_is_cancelled_at_shutdown(cache: Cache
     await flights.drain(0.01)
     with pytest.raises(asyncio.CancelledError):
         await reading
+
+
+async def test_what_is_owed_when_a_lookup_begins_is_not_served_though_it_lands_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.cache.writes.RETRY_SECONDS", 0)
+    backend = Refusing()
+    cache, origin = Cache(backend), Origin()
+    assert await read(cache, origin) == b"1"
+    backend.refuses, origin.value = True, 2
+    await cache.invalidate("tag")
+    assert cache.pending == 1
+    backend.cache = cache
+    assert await read(cache, origin) == b"2"
+    assert cache.pending == 0
+
+
+class Refusing(InMemoryBackend):
+    """Takes an invalidation at last when it has answered a lookup that was sent before."""
+
+    refuses = False
+    cache: Cache | None = None
+
+    async def read(self, key: str, tags: Sequence[str], local: float = 0) -> Found:
+        found = await super().read(key, tags, local)
+        if self.cache is not None:
+            self.refuses = False
+            async with asyncio.timeout(5):
+                while self.cache.pending:
+                    await asyncio.sleep(0)
+        return found
+
+    async def release(self, tags: Sequence[str], writer: str, *, changed: bool) -> None:
+        if self.refuses:
+            raise CacheUnavailable
+        await super().release(tags, writer, changed=changed)

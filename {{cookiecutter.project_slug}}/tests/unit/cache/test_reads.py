@@ -1,0 +1,157 @@
+"""P9: what an entry depends on is learned from what its computation read."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from app.cache import Cache, InMemoryBackend
+from app.cache.flight import Miss
+from app.cache.policy import Policy, table_tag
+from app.cache.reads import Learned, Unclear, recording
+from app.cache.store import Computed
+
+BOOKS = table_tag("books")
+
+
+class Library:
+    """A database of one table, and routes that read it."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache, self.value, self.computed = cache, 1, 0
+        self.learned: dict[str, Learned] = {}
+
+    async def read_books(self) -> bytes:
+        reads = recording.get()
+        if reads is not None:
+            reads.tables.add("books")
+        return b"%d" % self.value
+
+    async def fetch(
+        self,
+        compute: Callable[[], Awaitable[bytes]] | None = None,
+        *,
+        route: str = "route",
+        policy: Policy | None = None,
+    ) -> bytes:
+        async def computed() -> Computed:
+            self.computed += 1
+            return Computed(await (compute or self.read_books)())
+
+        policy = policy or Policy(60)
+        learned = self.learned.setdefault(route, Learned(route, policy))
+        return await self.cache.fetch(
+            Miss(f"{route} key", [route, *learned.tags], policy, learned, computed)
+        )
+
+    async def write(self) -> None:
+        hold = await self.cache.writes.hold([BOOKS])
+        self.value += 1
+        await self.cache.writes.release(hold, changed=True)
+
+
+@pytest.fixture
+def library() -> Library:
+    return Library(Cache(InMemoryBackend()))
+
+
+async def test_what_a_route_reads_is_learned_at_its_first_answer(library: Library) -> None:
+    for _ in range(3):
+        assert await library.fetch() == b"1"
+    assert library.computed == 2, "the first answer is not stored, as no generation was read"
+
+
+async def test_a_change_of_a_table_ends_what_was_made_from_it(library: Library) -> None:
+    for _ in range(2):
+        await library.fetch()
+    await library.write()
+    assert await library.fetch() == b"2"
+
+
+async def test_another_process_reads_what_an_entry_depends_on_in_the_entry(
+    library: Library,
+) -> None:
+    for _ in range(2):
+        await library.fetch()
+    other = Library(library.cache)
+    assert await other.fetch() == b"1"
+    assert other.computed == 0
+    await library.write()
+    other.value = 2
+    assert await other.fetch() == b"2"
+
+
+async def test_who_joins_late_takes_nothing_that_depends_on_more_than_was_fenced(
+    library: Library,
+) -> None:
+    has_read, gate = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> bytes:
+        value = await library.read_books()
+        has_read.set()
+        await gate.wait()
+        return value
+
+    early = asyncio.create_task(library.fetch(slow))
+    await has_read.wait()
+    await library.write()
+    late = asyncio.create_task(library.fetch(library.read_books))
+    await asyncio.sleep(0)
+    gate.set()
+    assert await early == b"1"
+    assert await late == b"2"
+
+
+async def test_a_function_hands_on_the_generations_that_it_read_itself(library: Library) -> None:
+    async def through_a_function() -> bytes:
+        value = await library.fetch(route="function")
+        if wait:
+            called.set()
+            await gate.wait()
+        return value
+
+    called, gate, wait = asyncio.Event(), asyncio.Event(), False
+    for _ in range(2):
+        await library.fetch(route="function")
+    wait = True
+    slow = asyncio.create_task(library.fetch(through_a_function))
+    await called.wait()
+    await library.write()  # between the function's answer and that of the route
+    wait = False
+    gate.set()
+    assert await slow == b"1"
+    assert await library.fetch(through_a_function) == b"2"
+    for _ in range(2):
+        await library.fetch(through_a_function)
+    await library.write()
+    assert await library.fetch(through_a_function) == b"3"
+
+
+@pytest.mark.parametrize("why", ["textual-sql", "view", "function"])
+async def test_what_is_not_understood_is_served_and_not_stored(
+    library: Library, why: Unclear
+) -> None:
+    async def unclear() -> bytes:
+        reads = recording.get()
+        assert reads is not None
+        reads.unclear = why
+        return b"answer"
+
+    for _ in range(3):
+        assert await library.fetch(unclear) == b"answer"
+    assert library.computed == 3
+
+
+async def test_a_route_may_say_what_its_textual_sql_reads(library: Library) -> None:
+    async def textual() -> bytes:
+        reads = recording.get()
+        assert reads is not None
+        reads.unclear = "textual-sql"
+        return b"%d" % library.value
+
+    policy = Policy(60, reads=("books",))
+    for _ in range(2):
+        assert await library.fetch(textual, policy=policy) == b"1"
+    assert library.computed == 1
+    await library.write()
+    assert await library.fetch(textual, policy=policy) == b"2"
