@@ -82,7 +82,7 @@ def test_a_service_without_the_example_resources_starts_and_passes_its_tests(
     service = generate()
     service.remove("app/countries", "app/currencies", "migrations/data")
     service.remove("tests/integration/countries", "tests/integration/currencies")
-    service.remove("benchmarks", "tests/unit/benchmarks", "tests/integration/benchmarks")
+    service.remove("benchmarks", "tests/unit/benchmarks", "tests/integration/benchmarks", "tests/torture")
     service.remove(*map(str, service.files("migrations/versions/*.py")))
 
     service.make("check")
