@@ -24,18 +24,20 @@ from devtools.processes import free_port
 SERVICE = Path(__file__).parents[2]
 GONE_SECONDS = 3.0
 
+# Short waits: a signal between Python's last look and a read that blocks would go unseen.
 HOLD_BOTH = """
-import pathlib, sys
+import pathlib, select, sys
 from devtools import postgres_server, redis_server
 
 folder = pathlib.Path(sys.argv[1])
 durable = "durable" in sys.argv
 with postgres_server(folder, durable=durable) as database, redis_server(None) as cache:
     print(database.pid, database.data.resolve(), cache.pid, cache.log, sep="|", flush=True)
-    sys.stdin.read()
+    while not select.select([sys.stdin], [], [], 0.05)[0]:
+        pass
 """
 HOLD_REDIS_AND_FORK = """
-import os, sys, threading
+import os, select, sys, threading
 from devtools import redis_server
 
 with redis_server(None) as cache:
@@ -43,7 +45,8 @@ with redis_server(None) as cache:
     if child == 0:
         threading.Event().wait(60)
     print(cache.pid, child, sep="|", flush=True)
-    sys.stdin.read()
+    while not select.select([sys.stdin], [], [], 0.05)[0]:
+        pass
 """
 DRAIN = """
 import os, signal, socket, sys, threading
@@ -69,6 +72,14 @@ fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 os.dup2(terminal, 0)
 os.execv(sys.argv[2], sys.argv[2:])
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Processes inherit what is ignored, and a job in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
