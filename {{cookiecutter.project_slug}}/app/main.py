@@ -17,10 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import health, metrics, problems, resources
 from app.cache import Cache, CacheMiddleware, CacheUnavailable, open_cache
-from app.cache.commit import invalidate_on_commit
-from app.cache.listener import declared_tags, listening
-from app.cache.observer import Observer
-from app.cache.tables import Tables
+from app.cache.sql.commit import invalidate_on_commit
+from app.cache.sql.listener import declared_tags, listening
+from app.cache.sql.observer import Observer
+from app.cache.sql.tables import Tables
 from app.database import Base, Sessions, create_engine, create_sessions
 from app.limits import BodyLimitMiddleware
 from app.logging import REQUEST_ID_HEADER, RequestLogMiddleware, configure_logging

@@ -32,7 +32,7 @@ COPIES_PER_PIPELINE = 1_000
 STAMPEDE_PROCESSES, STAMPEDE_REQUESTS = 4, 200
 KIB_PER_MIB = 1024
 
-# As app/cache/redis.py names its keys.
+# As app/cache/backends/redis/backend.py names its keys.
 ENTRIES = f"{SERVICE_NAME}:e:*"
 GENERATION = SERVICE_NAME + ":g:{countries}"
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
-from app.cache.backend import REQUEST_BUDGET_SECONDS
+from app.cache.backends.base import REQUEST_BUDGET_SECONDS
 
 P = ParamSpec("P")
 R = TypeVar("R")

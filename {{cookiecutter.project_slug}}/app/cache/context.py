@@ -14,7 +14,7 @@ from starlette.types import Scope
 from app.cache.budget import Budget, current_budget
 
 if TYPE_CHECKING:
-    from app.cache.core import Cache
+    from app.cache.engine import Cache
 
 active_cache: ContextVar["Cache"] = ContextVar("active_cache")
 # Routing notes the endpoint in it. None while the endpoint runs: what that calls is no endpoint.

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from app.cache.key import digest
+from app.cache.keys import digest
 
 _PLAIN = (int, float, Decimal, UUID, date, datetime, time, timedelta)
 _SIMPLE = frozenset({*_PLAIN, bool, type(None), str, bytes, list, tuple, set, frozenset, dict})

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from string import Formatter
 from typing import Any
 
-from app.cache.key import digest
+from app.cache.keys import digest
 from app.cache.values import text_of, value_at
 
 MAX_LIFE_SECONDS = 30 * 86_400

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from app.cache.backend import Generations
+from app.cache.backends.base import Generations
 from app.cache.policy import Policy, table_tag
 
 # Why it cannot be said which tables a statement reads, or changes.

@@ -11,10 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from app.cache.backend import Backend, CacheUnavailable, Generations
+from app.cache.backends.base import Backend, CacheUnavailable, Generations
 from app.cache.budget import Budget, current_budget
 from app.cache.entry import Entry
-from app.cache.metrics import Recorder
+from app.cache.events import Recorder
 from app.cache.policy import Policy
 from app.cache.writes import Writes
 

@@ -2,7 +2,7 @@
 
 What the cache did not take is owed: it is repeated until it is taken, and until then this process
 finds nothing under these tags. Where the outcome of a COMMIT is not known, its hold stays until the
-transaction has ended. COMMITs (`app.cache.commit`) and `Cache.invalidate` drive this.
+transaction has ended. COMMITs (`app.cache.sql.commit`) and `Cache.invalidate` drive this.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app.cache.backend import HOLD_SECONDS, REQUEST_BUDGET_SECONDS, Backend, CacheUnavailable
-from app.cache.metrics import Recorder
+from app.cache.backends.base import HOLD_SECONDS, REQUEST_BUDGET_SECONDS, Backend, CacheUnavailable
+from app.cache.events import Recorder
 from app.cache.policy import EVERYTHING
 
 RETRY_SECONDS = 0.2

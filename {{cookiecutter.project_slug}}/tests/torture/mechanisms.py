@@ -8,11 +8,12 @@ from unittest.mock import patch
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from app.cache import commit, store
+from app.cache import store
+from app.cache.backends.redis.backend import RedisBackend
+from app.cache.backends.redis.server import Server
 from app.cache.entry import Entry
-from app.cache.flight import Flight
-from app.cache.redis import RedisBackend
-from app.cache.server import Server
+from app.cache.flights import Flight
+from app.cache.sql import commit
 from app.cache.writes import Writes
 
 

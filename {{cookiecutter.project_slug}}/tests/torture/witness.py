@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.cache.backend import Backend, CacheUnavailable
+from app.cache.backends.base import Backend, CacheUnavailable
 
 
 def report(what: str, key: str = "-", number: int = 0, at: float | None = None) -> None:

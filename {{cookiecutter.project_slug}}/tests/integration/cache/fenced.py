@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 from sqlalchemy.orm import DeclarativeBase
 
 from app.cache import Cache, open_cache
-from app.cache.commit import invalidate_on_commit
+from app.cache.sql.commit import invalidate_on_commit
 
 
 @dataclass

@@ -8,9 +8,9 @@ import pytest
 import redis.asyncio
 
 from app.cache import CacheUnavailable, InMemoryBackend, RedisBackend
-from app.cache.backend import Backend, Found, Generations
+from app.cache.backends.base import Backend, Found, Generations
 from app.cache.entry import GENERATION_BYTES, Entry
-from app.cache.metrics import Counters
+from app.cache.events import Counters
 
 KEY, TAGS = "key", ["countries", "country:FR"]
 ENTRY = Entry(1, 2, 3, 4, 5, dict.fromkeys(TAGS, b"g" * GENERATION_BYTES), b"\x00value")
@@ -96,8 +96,8 @@ async def test_each_of_two_writers_holds_on_its_own(backend: Backend) -> None:
 async def test_the_hold_of_a_killed_writer_ends(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.cache.memory.HOLD_SECONDS", 0.01)
-    monkeypatch.setattr("app.cache.redis.HOLD_SECONDS", 0.01)
+    monkeypatch.setattr("app.cache.backends.memory.HOLD_SECONDS", 0.01)
+    monkeypatch.setattr("app.cache.backends.redis.backend.HOLD_SECONDS", 0.01)
     await backend.hold(TAGS, "killed")
     async with asyncio.timeout(5):
         while await begin(backend) is None:
@@ -123,8 +123,8 @@ async def test_a_lock_from_before_an_invalidation_holds_nobody_up(backend: Backe
 async def test_the_lock_of_a_killed_process_ends(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.cache.memory.LOCK_SECONDS", 0.01)
-    monkeypatch.setattr("app.cache.redis.LOCK_SECONDS", 0.01)
+    monkeypatch.setattr("app.cache.backends.memory.LOCK_SECONDS", 0.01)
+    monkeypatch.setattr("app.cache.backends.redis.backend.LOCK_SECONDS", 0.01)
     await backend.begin(KEY, TAGS, "killed")
     async with asyncio.timeout(5):
         while not (await backend.begin(KEY, TAGS, "next"))[1]:
@@ -179,7 +179,7 @@ async def test_reads_of_one_turn_are_one_command(
         return packed
 
     await redis_backend.read(KEY, TAGS)
-    monkeypatch.setattr("app.cache.connection.hiredis.pack_command", noted)
+    monkeypatch.setattr("app.cache.backends.redis.connection.hiredis.pack_command", noted)
     await asyncio.gather(*(redis_backend.read(f"key{n % 5}", TAGS) for n in range(100)))
     ((name, *keys),) = commands
     assert (name, len(keys)) == ("MGET", 5 + len(TAGS))

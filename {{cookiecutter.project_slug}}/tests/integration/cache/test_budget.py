@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.cache import Cache, CacheMiddleware, cache, open_cache
-from app.cache.metrics import Counters
+from app.cache.events import Counters
 from tests.faults import FaultProxy, fault_proxy
 
 # Redis answers 80 ms late.

@@ -15,7 +15,7 @@ from sqlalchemy.orm import (
     relationship,
 )
 
-from app.cache.changes import MAX_ROWS_PER_TEMPLATE
+from app.cache.sql.changes import MAX_ROWS_PER_TEMPLATE
 from tests.integration.cache.fenced import World, fenced
 
 BOOK, OTHER_BOOK = (uuid.UUID(int=number) for number in (1, 2))

@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.cache import CacheUnavailable, RedisBackend, open_cache
-from app.cache.backend import Generations
-from app.cache.commit import invalidate, invalidate_on_commit
+from app.cache.backends.base import Generations
 from app.cache.entry import Entry
 from app.cache.policy import EVERYTHING
+from app.cache.sql.commit import invalidate, invalidate_on_commit
 from tests.faults import fault_proxy
 from tests.integration.cache.fenced import World, fenced
 from tests.services import StoppableRedis

@@ -12,11 +12,11 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.cache import Cache, open_cache
-from app.cache.commit import invalidate_on_commit
-from app.cache.flight import Miss
-from app.cache.metrics import Counters
+from app.cache.events import Counters
+from app.cache.flights import Miss
 from app.cache.policy import Policy
 from app.cache.reads import Learned
+from app.cache.sql.commit import invalidate_on_commit
 from app.cache.store import Computed
 from tests.faults import FaultProxy, fault_proxy
 
@@ -139,7 +139,7 @@ async def opened(database_url: str, cache_url: str, writers_url: str = "") -> As
 async def world(
     empty_database_url: str, cache_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[World]:
-    for module in ("redis", "writes"):
+    for module in ("backends.redis.backend", "writes"):
         monkeypatch.setattr(f"app.cache.{module}.HOLD_SECONDS", HOLD_SECONDS)
     async with opened(empty_database_url, cache_url) as world:
         yield world

@@ -3,7 +3,7 @@
 import pytest
 
 from app.cache import Cache, RedisBackend
-from app.cache.metrics import Counters
+from app.cache.events import Counters
 from tests.unit.cache.test_endpoints import *  # noqa: F403 - the same tests, over another backend
 
 

@@ -15,7 +15,7 @@ import redis.asyncio
 from fastapi import FastAPI
 
 from app.cache import Cache, CacheMiddleware, cache, open_cache
-from app.cache.metrics import Counters
+from app.cache.events import Counters
 from tests.faults import Fault, FaultProxy, fault_proxy
 from tests.services import StoppableRedis
 

@@ -11,9 +11,10 @@ import asyncpg
 import pytest
 from sqlalchemy.engine import make_url
 
-from app.cache import Cache, listener, open_cache
-from app.cache.listener import declared_tags, listening
-from app.cache.metrics import Counters
+from app.cache import Cache, open_cache
+from app.cache.events import Counters
+from app.cache.sql import listener
+from app.cache.sql.listener import declared_tags, listening
 from app.settings import Settings
 from tests.clients import serving
 from tests.faults import fault_proxy

@@ -16,11 +16,11 @@ import pytest
 import redis.asyncio
 
 from app.cache import Cache, RedisBackend
-from app.cache.backend import REQUEST_BUDGET_SECONDS, Found
+from app.cache.backends.base import REQUEST_BUDGET_SECONDS, Found
+from app.cache.backends.redis.local import PROOF_SECONDS
 from app.cache.entry import Entry
-from app.cache.flight import Miss
-from app.cache.local import PROOF_SECONDS
-from app.cache.metrics import Counters
+from app.cache.events import Counters
+from app.cache.flights import Miss
 from app.cache.policy import EVERYTHING, Policy
 from app.cache.reads import Learned
 from app.cache.store import Computed
@@ -161,7 +161,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
 @pytest.fixture
 def lasting_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     """With this, local hits do not end because a proof is over, but for the reason under test."""
-    monkeypatch.setattr("app.cache.local.PROOF_SECONDS", 600)
+    monkeypatch.setattr("app.cache.backends.redis.local.PROOF_SECONDS", 600)
 
 
 # What it spares.

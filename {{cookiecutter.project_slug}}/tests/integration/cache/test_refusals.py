@@ -11,9 +11,9 @@ import pytest
 import redis.asyncio
 
 from app.cache import Cache, open_cache
-from app.cache.breaker import PROBE_INTERVAL_SECONDS
-from app.cache.flight import Miss
-from app.cache.metrics import Counters
+from app.cache.backends.redis.breaker import PROBE_INTERVAL_SECONDS
+from app.cache.events import Counters
+from app.cache.flights import Miss
 from app.cache.policy import Policy
 from app.cache.reads import Learned
 from app.cache.store import Computed

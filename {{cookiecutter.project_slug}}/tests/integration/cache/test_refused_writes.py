@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from app.cache import Cache, cache, open_cache
-from app.cache.flight import Miss
+from app.cache.flights import Miss
 from app.cache.policy import EVERYTHING, Policy
 from app.cache.reads import Learned
 from app.cache.store import Computed

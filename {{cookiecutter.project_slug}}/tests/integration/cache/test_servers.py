@@ -14,12 +14,12 @@ import pytest
 import redis.asyncio
 
 from app.cache import Cache, RedisBackend, open_cache
-from app.cache.backend import UnsupportedServer
-from app.cache.flight import Miss
-from app.cache.metrics import Counters
+from app.cache.backends.base import UnsupportedServer
+from app.cache.backends.redis.server import RECHECK_SECONDS
+from app.cache.events import Counters
+from app.cache.flights import Miss
 from app.cache.policy import Policy
 from app.cache.reads import Learned
-from app.cache.server import RECHECK_SECONDS
 from app.cache.store import Computed
 from app.main import create_app
 from devtools import redis_server

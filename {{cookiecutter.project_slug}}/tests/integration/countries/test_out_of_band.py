@@ -12,7 +12,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy.engine import make_url
 
-from app.cache.listener import declared_tags
+from app.cache.sql.listener import declared_tags
 from app.countries.models import Country
 from app.currencies.models import Currency
 from app.settings import Settings

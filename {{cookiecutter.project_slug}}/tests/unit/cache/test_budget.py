@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from app.cache.backend import REQUEST_BUDGET_SECONDS
+from app.cache.backends.base import REQUEST_BUDGET_SECONDS
 from app.cache.budget import RENEWAL_SECONDS, SWIFT_SECONDS, Budget
 
 

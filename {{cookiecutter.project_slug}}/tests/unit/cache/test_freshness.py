@@ -5,10 +5,10 @@ import random
 import pytest
 
 from app.cache import Cache, InMemoryBackend
-from app.cache.backend import Found
+from app.cache.backends.base import Found
+from app.cache.backends.memory import MAX_TAGS
 from app.cache.entry import Entry
-from app.cache.flight import Miss
-from app.cache.memory import MAX_TAGS
+from app.cache.flights import Miss
 from app.cache.policy import Policy
 from app.cache.reads import Learned
 from app.cache.store import Computed

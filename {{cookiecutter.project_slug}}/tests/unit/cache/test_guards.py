@@ -20,7 +20,7 @@ from fastapi.security import APIKeyHeader, OAuth2PasswordBearer, SecurityScopes
 from pydantic import BaseModel, PrivateAttr
 
 from app.cache import Cache, InMemoryBackend, PolicyError, cache
-from app.cache.metrics import Counters
+from app.cache.events import Counters
 from tests.unit.cache.serving import entry_count, serving, status
 
 SCOPES = {"anna": {"read", "secrets"}, "bob": {"read"}}

@@ -9,8 +9,9 @@ import pytest
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
-from app.cache import Cache, InMemoryBackend, cache, payload
-from app.cache.routes import CachedRoute
+from app.cache import Cache, InMemoryBackend, cache
+from app.cache.http import payload
+from app.cache.http.routes import CachedRoute
 from app.cache.store import MAX_PAYLOAD_BYTES
 from tests.unit.cache.serving import entry_count, serving, status
 

@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel, PrivateAttr, RootModel
 
 from app.cache.identity import NoIdentityError, argument_parts
-from app.cache.key import digest
+from app.cache.keys import digest
 
 
 class Colour(enum.Enum):

@@ -7,9 +7,9 @@ from fastapi import Query
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cache._fastapi import get_dependant
-from app.cache.arguments import Arguments
-from app.cache.key import digest
+from app.cache.http._fastapi import get_dependant
+from app.cache.http.arguments import Arguments
+from app.cache.keys import digest
 
 PAIRS = st.lists(st.tuples(st.sampled_from(["limit", "q", "tag", "other"]), st.text(max_size=5)))
 

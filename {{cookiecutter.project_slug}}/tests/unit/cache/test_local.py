@@ -2,9 +2,9 @@
 
 import pytest
 
-from app.cache.backend import Found
+from app.cache.backends.base import Found
+from app.cache.backends.redis.local import PROOF_SECONDS, Copy, LocalTier
 from app.cache.entry import GENERATION_BYTES, Entry
-from app.cache.local import PROOF_SECONDS, Copy, LocalTier
 
 LOCAL_SECONDS, EXPIRE_SECONDS = 10, 60
 TRACKED = "s:g:"
@@ -192,7 +192,7 @@ def test_an_entry_too_big_to_keep_is_no_hit(tier: Tier) -> None:
 def test_generations_are_bounded_and_losing_them_loses_hits_only(
     tier: Tier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.cache.local.MAX_ENTRIES", 100)
+    monkeypatch.setattr("app.cache.backends.redis.local.MAX_ENTRIES", 100)
     each = [(f"s:e:{number}", f"s:g:{{country:{number}}}") for number in range(1000)]
     for names in each:
         tier.settle(names)

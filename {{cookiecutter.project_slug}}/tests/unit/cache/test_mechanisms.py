@@ -11,11 +11,11 @@ from fastapi import Depends, FastAPI, Header, HTTPException
 from starlette.types import Message
 
 from app.cache import Cache, InMemoryBackend, cache
-from app.cache.backend import Begun, Found
+from app.cache.backends.base import Begun, Found
 from app.cache.entry import Entry
-from app.cache.flight import MAX_REFRESHES, Miss
-from app.cache.metrics import Counters
-from app.cache.middleware import MAX_VARY_BYTES
+from app.cache.events import Counters
+from app.cache.flights import MAX_REFRESHES, Miss
+from app.cache.http.middleware import MAX_VARY_BYTES
 from app.cache.policy import Policy
 from app.cache.reads import Learned
 from app.cache.store import MAX_PAYLOAD_BYTES, Computed
@@ -131,7 +131,7 @@ async def test_without_generations_the_origin_sees_one_query_at_a_time() -> None
 
 
 async def test_the_lock_lives_as_long_as_the_computation(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("flight", "memory"):
+    for module in ("flights", "backends.memory"):
         monkeypatch.setattr(f"app.cache.{module}.LOCK_SECONDS", 0.15)
     backend, origin = InMemoryBackend(), Origin()
     reads = [asyncio.create_task(read(Cache(backend), origin)) for _ in range(2)]

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cache import negotiation
-from app.cache.negotiation import accepts_gzip, headers_of_304, joined, not_modified
+from app.cache.http import negotiation
+from app.cache.http.negotiation import accepts_gzip, headers_of_304, joined, not_modified
 
 ETAG = [(b"etag", b'"a"'), (b"last-modified", b"Sat, 21 Nov 2026 10:00:00 GMT")]
 

@@ -14,7 +14,7 @@ from starlette.background import BackgroundTask
 from starlette.types import Message
 
 from app.cache import Cache, InMemoryBackend, cache
-from app.cache.metrics import Counters
+from app.cache.events import Counters
 from tests.unit.cache.serving import entry_count, serving, status
 
 SECONDS = 5
@@ -318,7 +318,7 @@ async def test_an_origin_that_fails_is_replaced_by_what_it_said_before(now_it: s
 async def test_a_run_that_is_cut_off_at_the_end_of_the_cache_is_no_error(
     memory: Cache, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.cache.core.DRAIN_SECONDS", 0.01)
+    monkeypatch.setattr("app.cache.engine.DRAIN_SECONDS", 0.01)
     app, asked = FastAPI(), asyncio.Event()
 
     @app.get("/never")

@@ -3,7 +3,7 @@ from random import Random
 
 import pytest
 
-from app.cache.payload import Response, decode, encode, why_not_stored
+from app.cache.http.payload import Response, decode, encode, why_not_stored
 from app.cache.policy import Policy
 from app.cache.store import MAX_PAYLOAD_BYTES
 

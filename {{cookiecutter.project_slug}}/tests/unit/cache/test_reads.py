@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from app.cache import Cache, InMemoryBackend
-from app.cache.flight import Miss
+from app.cache.flights import Miss
 from app.cache.policy import Policy, table_tag
 from app.cache.reads import Learned, Unclear, recording
 from app.cache.store import Computed

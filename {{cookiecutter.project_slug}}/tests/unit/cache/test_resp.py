@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Connection
 
-from app.cache.resp import MAX_REPLY_BYTES, Socket
+from app.cache.backends.redis.resp import MAX_REPLY_BYTES, Socket
 
 
 class Transport:

@@ -27,7 +27,7 @@ from typing_extensions import TypedDict
 
 from app.cache import Cache, InMemoryBackend, cache
 from app.cache.context import active_cache
-from app.cache.metrics import Counters
+from app.cache.events import Counters
 
 
 def opening(opened: Cache) -> Iterator[Cache]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from app.cache import Cache, CacheUnavailable, InMemoryBackend
-from app.cache.backend import Found
-from app.cache.flight import Flights, Miss
+from app.cache.backends.base import Found
+from app.cache.flights import Flights, Miss
 from app.cache.policy import Policy
 from app.cache.reads import Learned
 from app.cache.store import Computed
@@ -166,7 +166,7 @@ async def test_the_lock_of_a_killed_process_expires() -> None:
 async def test_a_process_that_finds_out_nothing_is_not_waited_for_without_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.cache.flight.TURN_SECONDS", 0.05)
+    monkeypatch.setattr("app.cache.flights.TURN_SECONDS", 0.05)
     backend, origin = InMemoryBackend(), Origin()
     begun = await backend.begin("key", ["tag"], "elsewhere")
     assert begun.owner

@@ -33,7 +33,7 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.schema import CreateTable, DropTable
 
-from app.cache.statements import Effect, effect_of
+from app.cache.sql.statements import Effect, effect_of
 
 DIALECT = postgresql.asyncpg.dialect()  # type: ignore[no-untyped-call]
 

@@ -5,8 +5,8 @@ from sqlalchemy import Column, ForeignKey, Table
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.cache import PolicyError
-from app.cache.statements import Change
-from app.cache.tables import Tables
+from app.cache.sql.statements import Change
+from app.cache.sql.tables import Tables
 
 
 class Base(DeclarativeBase):

@@ -16,9 +16,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, HttpUrl
 
 from app.cache import Cache, InMemoryBackend, PolicyError, cache
 from app.cache.context import active_cache
-from app.cache.metrics import Counters
+from app.cache.events import Counters
+from app.cache.http.routes import CachedRoute
 from app.cache.policy import Tag
-from app.cache.routes import CachedRoute
 from app.cache.values import text_of
 from tests.unit.cache.serving import entry_count, serving, status
 

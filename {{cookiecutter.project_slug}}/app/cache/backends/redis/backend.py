@@ -1,7 +1,7 @@
 """The cache in Redis or Valkey: `redis://`, `rediss://`.
 
 A call is bounded by a short timeout and is not repeated: with redis-py as it is one request can
-wait a minute for a silent server. Lookups are in reader.py.
+wait a minute for a silent server. Lookups are in lookups.py.
 """
 
 import secrets
@@ -14,8 +14,7 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from app.cache import scripts
-from app.cache.backend import (
+from app.cache.backends.base import (
     GENERATION_SECONDS,
     HOLD_SECONDS,
     LOCK_SECONDS,
@@ -23,16 +22,17 @@ from app.cache.backend import (
     Begun,
     Found,
 )
-from app.cache.breaker import Breaker
-from app.cache.client import Client
-from app.cache.connection import Connection
+from app.cache.backends.redis import scripts
+from app.cache.backends.redis.breaker import Breaker
+from app.cache.backends.redis.client import Client
+from app.cache.backends.redis.connection import Connection
+from app.cache.backends.redis.local import LocalTier
+from app.cache.backends.redis.lookups import Names, Reader
+from app.cache.backends.redis.resp import ProtocolError
+from app.cache.backends.redis.scripts import Command
+from app.cache.backends.redis.server import Server
 from app.cache.entry import Entry
-from app.cache.local import LocalTier
-from app.cache.metrics import Recorder
-from app.cache.reader import Names, Reader
-from app.cache.resp import ProtocolError
-from app.cache.scripts import Command
-from app.cache.server import Server
+from app.cache.events import Recorder
 
 # The breaker holds and releases this tag. No entry depends on it.
 PROBE = "probe of the breaker"

@@ -19,10 +19,10 @@ from typing import Any
 
 from hiredis import ReplyError
 
-from app.cache.backend import Found
-from app.cache.connection import Connection
+from app.cache.backends.base import Found
+from app.cache.backends.redis.connection import Connection
+from app.cache.backends.s3fifo import S3Fifo
 from app.cache.entry import INCARNATION_BYTES, Entry
-from app.cache.s3fifo import S3Fifo
 
 PROOF_SECONDS = 0.5
 MAX_ENTRIES = 10_000

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 from hiredis import ReplyError
 
-from app.cache import scripts
-from app.cache.backend import CacheUnavailable
-from app.cache.breaker import Breaker
-from app.cache.connection import Connection, OnAnswers
-from app.cache.scripts import Command
+from app.cache.backends.base import CacheUnavailable
+from app.cache.backends.redis import scripts
+from app.cache.backends.redis.breaker import Breaker
+from app.cache.backends.redis.connection import Connection, OnAnswers
+from app.cache.backends.redis.scripts import Command
 
 R = TypeVar("R")
 # When one of these is not taken, readers cannot be told of writes.

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, Vali
 from pydantic_core import PydanticSerializationError
 
 from app.cache.context import active_cache
-from app.cache.flight import Miss
+from app.cache.flights import Miss
 from app.cache.identity import argument_parts, fields_of, function_parts, state_of
-from app.cache.key import digest
+from app.cache.keys import digest
 from app.cache.policy import EVERYTHING, Policy, PolicyError
 from app.cache.reads import Learned
 from app.cache.store import Computed

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from app.cache.backend import (
+from app.cache.backends.base import (
     GENERATION_SECONDS,
     HOLD_SECONDS,
     LOCK_SECONDS,
@@ -13,8 +13,8 @@ from app.cache.backend import (
     Found,
     Generations,
 )
+from app.cache.backends.s3fifo import S3Fifo
 from app.cache.entry import GENERATION_BYTES, Entry
-from app.cache.s3fifo import S3Fifo
 
 MAX_ENTRIES = 10_000
 MAX_BYTES = 64 * 1024 * 1024

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from itertools import chain
 from typing import NamedTuple
 
-from app.cache.negotiation import Headers, lifetime, tokens, values_of
+from app.cache.http.negotiation import Headers, lifetime, tokens, values_of
 from app.cache.policy import Policy
 from app.cache.store import MAX_PAYLOAD_BYTES
 

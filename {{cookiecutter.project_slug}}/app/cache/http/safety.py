@@ -15,8 +15,8 @@ from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
-from app.cache._fastapi import Dependant, get_flat_params, parameter_aliases, walk
-from app.cache.guard import returned
+from app.cache.http._fastapi import Dependant, get_flat_params, parameter_aliases, walk
+from app.cache.http.guard import returned
 from app.cache.policy import Policy, PolicyError
 
 log = logging.getLogger("app.cache")

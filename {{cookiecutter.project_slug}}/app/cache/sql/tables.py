@@ -13,7 +13,7 @@ from sqlalchemy import ForeignKeyConstraint, Table
 from sqlalchemy.orm import Mapper, registry
 
 from app.cache.policy import PolicyError, Tag
-from app.cache.statements import Change
+from app.cache.sql.statements import Change
 
 # Of a foreign key: what PostgreSQL does to the rows that refer to a changed one.
 _DELETES, _UPDATES = ("CASCADE",), ("SET NULL", "SET DEFAULT")

@@ -3,9 +3,9 @@
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine, ExecutionContext
 
-from app.cache.catalog import Catalog
 from app.cache.reads import recording
-from app.cache.statements import effect_of
+from app.cache.sql.catalog import Catalog
+from app.cache.sql.statements import effect_of
 
 
 class Observer:

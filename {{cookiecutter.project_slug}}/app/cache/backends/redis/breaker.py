@@ -10,8 +10,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from app.cache.backend import CacheUnavailable
-from app.cache.metrics import Recorder
+from app.cache.backends.base import CacheUnavailable
+from app.cache.events import Recorder
 
 FAILURES_TO_OPEN = 3
 PROBE_INTERVAL_SECONDS = 0.25

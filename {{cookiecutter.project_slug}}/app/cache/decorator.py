@@ -1,8 +1,8 @@
 """The decorator, on endpoints and on plain async functions.
 
 On an endpoint it leaves a marker: `CacheMiddleware` does the work, ahead of routing. A call that
-is not the router's is a call of a function (`results.py`). What a decorated function is used as is
-told each time, so one function may be both.
+is not the router's is a call of a function (`functions.py`). What a decorated function is used as
+is told each time, so one function may be both.
 """
 
 import functools
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from app.cache.context import active_cache, answering, request_scope
+from app.cache.functions import Results
 from app.cache.policy import Policy, PolicyError, Tag
-from app.cache.results import Results
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -18,14 +18,14 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
 
-from app.cache._fastapi import iter_route_contexts, walk
-from app.cache.arguments import Arguments
-from app.cache.function import marker_of
-from app.cache.guard import Guard
-from app.cache.key import digest
+from app.cache.decorator import marker_of
+from app.cache.http._fastapi import iter_route_contexts, walk
+from app.cache.http.arguments import Arguments
+from app.cache.http.guard import Guard
+from app.cache.http.safety import check_middleware, problems_of
+from app.cache.keys import digest
 from app.cache.policy import EVERYTHING, Policy, PolicyError
 from app.cache.reads import Coverage, Learned
-from app.cache.safety import check_middleware, problems_of
 
 # Requests whose key is remembered, so that a hot path is not parsed again. Clients choose them, so
 # only short ones are: they hold a few megabytes at most.

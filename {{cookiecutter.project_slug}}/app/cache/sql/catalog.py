@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from app.cache.reads import Unclear
-from app.cache.statements import Effect
+from app.cache.sql.statements import Effect
 
 _VIEWS_AND_FUNCTIONS = """
 SELECT c.relkind::text, n.nspname::text, c.relname::text

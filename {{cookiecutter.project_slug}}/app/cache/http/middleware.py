@@ -12,21 +12,21 @@ from typing import Any
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.cache._fastapi import get_route_path
-from app.cache.arguments import InvalidRequestError
 from app.cache.budget import Budget
 from app.cache.context import answering
-from app.cache.core import Cache
+from app.cache.decorator import marker_of
+from app.cache.engine import Cache
 from app.cache.entry import Entry
-from app.cache.flight import Miss
-from app.cache.function import marker_of
-from app.cache.guard import Guard
+from app.cache.flights import Miss
+from app.cache.http._fastapi import get_route_path
+from app.cache.http.arguments import InvalidRequestError
+from app.cache.http.guard import Guard
+from app.cache.http.negotiation import accepts_gzip, age_of, headers_of_304, joined, not_modified
+from app.cache.http.origin import Origin
+from app.cache.http.payload import Response, decode, for_one_user
+from app.cache.http.routes import CachedRoute
 from app.cache.identity import NoIdentityError
-from app.cache.key import MAX_QUERY_BYTES
-from app.cache.negotiation import accepts_gzip, age_of, headers_of_304, joined, not_modified
-from app.cache.origin import Origin
-from app.cache.payload import Response, decode, for_one_user
-from app.cache.routes import CachedRoute
+from app.cache.keys import MAX_QUERY_BYTES
 from app.cache.store import Computed, Lookup
 
 MAX_PATH_CHARS = 1024

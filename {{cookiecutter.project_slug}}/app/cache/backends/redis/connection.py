@@ -18,9 +18,9 @@ from typing import Any, Protocol
 import hiredis
 from redis.asyncio import Connection as RedisPyConnection
 
-from app.cache.backend import CacheUnavailable
-from app.cache.resp import ProtocolError, Socket
-from app.cache.scripts import Command
+from app.cache.backends.base import CacheUnavailable
+from app.cache.backends.redis.resp import ProtocolError, Socket
+from app.cache.backends.redis.scripts import Command
 
 OnAnswers = Callable[[list[Any]], None]
 OnError = Callable[[Exception], None]

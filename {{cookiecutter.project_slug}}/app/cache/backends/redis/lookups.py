@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from app.cache.backend import CacheUnavailable, Found
-from app.cache.client import Client
-from app.cache.connection import Connection
+from app.cache.backends.base import CacheUnavailable, Found
+from app.cache.backends.redis.client import Client
+from app.cache.backends.redis.connection import Connection
+from app.cache.backends.redis.local import Copy, LocalTier
+from app.cache.backends.redis.resp import ProtocolError
+from app.cache.backends.redis.server import Server
 from app.cache.entry import Entry
-from app.cache.local import Copy, LocalTier
-from app.cache.metrics import Recorder
-from app.cache.resp import ProtocolError
-from app.cache.server import Server
+from app.cache.events import Recorder
 
-# What one request may lose is 100 ms: a command has 90 (see backend.py), waiting for it has this.
+# What one request may lose is 100 ms: a command has 90 (see base.py), waiting for it has this.
 BATCH_SECONDS = 0.005
 
 

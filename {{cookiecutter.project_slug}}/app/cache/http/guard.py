@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from fastapi import Request
 from starlette.types import Receive, Scope
 
-from app.cache._fastapi import Dependant, solve_dependencies, walk
 from app.cache.budget import Budget, current_budget
 from app.cache.context import active_cache
+from app.cache.http._fastapi import Dependant, solve_dependencies, walk
 from app.cache.identity import NoIdentityError, argument_parts, fields_in, why_no_identity
-from app.cache.key import digest
+from app.cache.keys import digest
 from app.cache.policy import Policy
 from app.cache.values import text_of, value_at
 
 if TYPE_CHECKING:
-    from app.cache.core import Cache
+    from app.cache.engine import Cache
 
 _GENERATORS = (AsyncGenerator, AsyncIterator, Generator, Iterator)
 

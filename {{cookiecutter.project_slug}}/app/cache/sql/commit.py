@@ -19,10 +19,10 @@ from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTran
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import await_only
 
-from app.cache.backend import CacheUnavailable
-from app.cache.changes import Changes
-from app.cache.core import Cache
-from app.cache.doubt import Doubt, is_refusal
+from app.cache.backends.base import CacheUnavailable
+from app.cache.engine import Cache
+from app.cache.sql.changes import Changes
+from app.cache.sql.doubt import Doubt, is_refusal
 from app.cache.writes import Writes
 
 _CHANGES, _FENCE = "cache_changes", "cache_fence"

@@ -13,16 +13,16 @@ from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
-from app.cache.backend import Backend, CacheUnavailable, UnsupportedServer
+from app.cache.backends.base import Backend, CacheUnavailable, UnsupportedServer
+from app.cache.backends.memory import InMemoryBackend
+from app.cache.backends.redis.backend import RedisBackend
 from app.cache.context import active_cache
 from app.cache.entry import Entry
-from app.cache.flight import Flights, Miss
-from app.cache.memory import InMemoryBackend
-from app.cache.metrics import Counters, Recorder
+from app.cache.events import Counters, Recorder
+from app.cache.flights import Flights, Miss
+from app.cache.http.routes import RouteTable
 from app.cache.policy import EVERYTHING
 from app.cache.reads import Coverage, NothingCovered, Unclear, depend_on
-from app.cache.redis import RedisBackend
-from app.cache.routes import RouteTable
 from app.cache.store import Computed, Lookup, Store
 from app.cache.writes import Writes
 

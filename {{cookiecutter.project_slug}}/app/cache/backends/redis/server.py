@@ -16,11 +16,11 @@ from typing import Any
 
 from hiredis import ReplyError
 
-from app.cache import scripts
-from app.cache.backend import Generations, UnsupportedServer
+from app.cache.backends.base import Generations, UnsupportedServer
+from app.cache.backends.redis import scripts
+from app.cache.backends.redis.resp import ProtocolError
+from app.cache.backends.redis.scripts import Command
 from app.cache.entry import GENERATION_BYTES, INCARNATION_BYTES
-from app.cache.resp import ProtocolError
-from app.cache.scripts import Command
 
 # While there are lookups the server is asked again this often: a demotion or a new replication id
 # does not end a connection.

@@ -23,10 +23,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from app.cache.backend import LOCK_SECONDS, Generations
+from app.cache.backends.base import LOCK_SECONDS, Generations
 from app.cache.budget import Budget, current_budget
 from app.cache.entry import Entry
-from app.cache.metrics import Recorder
+from app.cache.events import Recorder
 from app.cache.policy import Policy
 from app.cache.reads import Coverage, Learned, recorded
 from app.cache.store import Computed, Lookup, Store

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import asyncpg
 from sqlalchemy.engine import make_url
 
-from app.cache.core import Cache
+from app.cache.engine import Cache
 from app.cache.policy import MAX_TAG_CHARS, Tag
 
 CHANNEL = "cache_tags"

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from starlette.convertors import Convertor
 from starlette.datastructures import QueryParams
 
-from app.cache._fastapi import (
+from app.cache.http._fastapi import (
     Dependant,
     ModelField,
     get_flat_params,
@@ -22,9 +22,9 @@ from app.cache._fastapi import (
     request_params_to_args,
     walk,
 )
+from app.cache.http.safety import takes_more
 from app.cache.identity import NoIdentityError, argument_parts
-from app.cache.key import digest
-from app.cache.safety import takes_more
+from app.cache.keys import digest
 from app.cache.values import text_of
 
 

@@ -1,0 +1,1 @@
+"""Where entries, generations and holders are kept: one contract (`base`), two backends."""
