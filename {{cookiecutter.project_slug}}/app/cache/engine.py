@@ -19,7 +19,7 @@ from app.cache.backends.redis.backend import RedisBackend
 from app.cache.context import active_cache
 from app.cache.entry import Entry
 from app.cache.events import Counters, Recorder
-from app.cache.flights import Flights, Miss
+from app.cache.flights import Flights, Miss, depends_on_more
 from app.cache.http.routes import RouteTable
 from app.cache.policy import EVERYTHING
 from app.cache.reads import Coverage, NothingCovered, Unclear, depend_on
@@ -129,7 +129,7 @@ class Cache:
                 raise
             self.recorder.hit("error", found.entry)
             return found.entry
-        if joined_late and flight.depends_on_more(landed):
+        if joined_late and depends_on_more(landed.generations, flight.generations):
             found = await self.store.lookup(miss.key, miss.tags)
             if found.state == "fresh":
                 return found.entry

@@ -42,6 +42,22 @@ PREDECESSOR_SECONDS = 1.0
 MAX_REFRESHES = 8
 
 
+def may_join(begun: bool, fenced: Generations | None, seen: Generations | None) -> bool:
+    """Whether a request that has seen these generations may join a computation with those."""
+    if not begun:
+        return True
+    if fenced is None or seen is None:
+        return False
+    return fenced.items() <= seen.items()
+
+
+def depends_on_more(result: Generations | None, fenced: Generations | None) -> bool:
+    """Whether a result depends on what those who joined late have not seen themselves."""
+    if result is None or fenced is None:
+        return True
+    return not result.keys() <= fenced.keys()
+
+
 class Miss(NamedTuple):
     """What is to be computed: `compute` runs detached and opens its own sessions."""
 
@@ -65,19 +81,6 @@ class Flight:
     generations: Generations | None = None
     waits_for: "list[Flight]" = field(default_factory=list)
     token: str = field(default_factory=lambda: secrets.token_hex(8))
-
-    def may_be_joined(self, generations: Generations | None) -> bool:
-        if not self.begun:
-            return True
-        if generations is None or self.generations is None:
-            return False
-        return self.generations.items() <= generations.items()
-
-    def depends_on_more(self, landed: "Computed | Entry") -> bool:
-        """Whether the result depends on what those who joined late have not seen themselves."""
-        if landed.generations is None or self.generations is None:
-            return True
-        return not landed.generations.keys() <= self.generations.keys()
 
 
 # The flights that the running code is part of, the innermost last.
@@ -128,7 +131,7 @@ class Flights:
         if (
             current is not None
             and (late or not current.begun)
-            and current.may_be_joined(found.generations)
+            and may_join(current.begun, current.generations, found.generations)
         ):
             self._recorder.count("collapsed")
             return current, False

@@ -8,11 +8,10 @@ from unittest.mock import patch
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from app.cache import store
+from app.cache import flights, store
 from app.cache.backends.redis.backend import RedisBackend
 from app.cache.backends.redis.server import Server
 from app.cache.entry import Entry
-from app.cache.flights import Flight
 from app.cache.sql import commit
 from app.cache.writes import Writes
 
@@ -51,7 +50,7 @@ MECHANISMS: dict[str, tuple[object, str, object]] = {
     "hold": (RedisBackend, "hold", _nothing),
     "release": (RedisBackend, "release", _release_as_unchanged),
     "validation": (store, "_judge", _judge_as_valid),
-    "joining": (Flight, "may_be_joined", lambda _flight, _generations: True),
+    "joining": (flights, "may_join", lambda *_: True),
     "incarnation": (Server, "incarnation", property(lambda _: bytes(8), lambda _, _value: None)),
     "doubt": (commit, "is_refusal", lambda _error: True),
     "renewal": (Writes, "_renew", _nothing),

@@ -12,11 +12,16 @@ release on.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from functools import cache
+from typing import NamedTuple, TypeAlias, TypeVar
+
+from app.cache.backends.base import Generations
+from app.cache.flights import may_join
 
 T = TypeVar("T")
+Joining: TypeAlias = Callable[[bool, Generations | None, Generations | None], bool]
 NONE = 0  # no generation
 
 
@@ -28,8 +33,7 @@ class Protocol:
     deletes_before_commit: bool = True
     holder_per_writer: bool = True
     missing_matches: bool = False
-    joins_any_flight: bool = False
-    joins_without_generations: bool = False
+    may_join: Joining = may_join
     fences_incarnations: bool = True
     incarnation_returns: bool = False
     """`run_id` for an incarnation: a server that is master once more has the one it had."""
@@ -221,7 +225,7 @@ def look_up(state: State, protocol: Protocol, index: int) -> State:
 def join_or_start(state: State, protocol: Protocol, index: int) -> State:
     reader = state.readers[index]
     current = state.current[reader.process]
-    if current < 0 or not may_join(state.flights[current], reader.generation, protocol):
+    if current < 0 or not joins(state.flights[current], reader.generation, protocol):
         current = index
         state = state._replace(
             flights=put(state.flights, index, Flight("new")),
@@ -231,12 +235,14 @@ def join_or_start(state: State, protocol: Protocol, index: int) -> State:
     return state._replace(readers=put(state.readers, index, waiting))
 
 
-def may_join(flight: Flight, generation: int, protocol: Protocol) -> bool:
-    if protocol.joins_any_flight or flight.step in ("new", "fenced"):
-        return True
-    if generation == NONE:
-        return protocol.joins_without_generations and flight.generation == NONE
-    return generation == flight.generation
+def joins(flight: Flight, seen: int, protocol: Protocol) -> bool:
+    fenced = known(flight.generation)
+    return protocol.may_join(flight.step == "queried", fenced, known(seen))
+
+
+@cache
+def known(generation: int) -> Generations | None:
+    return None if generation == NONE else {"tag": bytes([generation])}
 
 
 def fence(state: State, protocol: Protocol, index: int) -> State:
@@ -401,12 +407,18 @@ def canonical(state: State) -> State:
 
 
 def explore(protocol: Protocol, world: World) -> int:
-    """The number of states, breadth first. Raises Stale when a read is."""
-    first = beginning(world)
+    """The number of states. Raises Stale when a read is."""
+    return walk(beginning(world), lambda state: map(canonical, successors(state, protocol)))
+
+
+S = TypeVar("S", bound=Hashable)
+
+
+def walk(first: S, following: Callable[[S], Iterable[S]]) -> int:
+    """Visits every state that can be reached, breadth first, and counts them."""
     seen, frontier = {first}, deque([first])
     while frontier:
-        for following in successors(frontier.popleft(), protocol):
-            state = canonical(following)
+        for state in following(frontier.popleft()):
             if state not in seen:
                 seen.add(state)
                 frontier.append(state)
