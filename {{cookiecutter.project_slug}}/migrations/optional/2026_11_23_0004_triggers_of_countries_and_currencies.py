@@ -1,4 +1,4 @@
-"""Triggers that NOTIFY the tags of a table whenever a statement changes it.
+"""Triggers that NOTIFY the tags of the example's tables whenever a statement changes them.
 
 Optional, for `CACHE_LISTEN=true`: move this file to migrations/versions/, and let `down_revision`
 name the newest revision there. Transactions that notify commit one after the other. The arguments
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from alembic import op
 
-revision: str = "0003"
-down_revision: str | None = "0002"
+revision: str = "0004"
+down_revision: str | None = "0003"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
@@ -23,18 +23,6 @@ TAGS = {
 
 
 def upgrade() -> None:
-    op.execute(
-        """
-        CREATE FUNCTION notify_cache_tags() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            FOR i IN 0 .. TG_NARGS - 1 LOOP
-                PERFORM pg_notify('cache_tags', TG_ARGV[i]);
-            END LOOP;
-            RETURN NULL;
-        END
-        $$
-        """
-    )
     for table, tags in TAGS.items():
         op.execute(
             f"""
@@ -48,4 +36,3 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in TAGS:
         op.execute(f"DROP TRIGGER notify_cache_tags ON {table}")
-    op.execute("DROP FUNCTION notify_cache_tags()")
