@@ -4,9 +4,10 @@ from app.cache.backends.base import CacheUnavailable
 from app.cache.backends.memory import InMemoryBackend
 from app.cache.backends.redis.backend import RedisBackend
 from app.cache.decorator import CachedFunction, cache
-from app.cache.engine import Cache, open_cache
+from app.cache.http.cache import Cache
 from app.cache.http.middleware import CacheMiddleware
 from app.cache.http.safety import shared_dependency
+from app.cache.opening import open_cache
 from app.cache.policy import Policy, PolicyError
 
 __all__ = [

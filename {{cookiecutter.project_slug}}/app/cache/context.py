@@ -7,23 +7,20 @@ what it may still lose to the cache.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
 
 from starlette.types import Scope
 
 from app.cache.budget import Budget, current_budget
+from app.cache.engine import CacheEngine
 
-if TYPE_CHECKING:
-    from app.cache.engine import Cache
-
-active_cache: ContextVar["Cache"] = ContextVar("active_cache")
+active_cache: ContextVar[CacheEngine] = ContextVar("active_cache")
 # Routing notes the endpoint in it. None while the endpoint runs: what that calls is no endpoint.
 request_scope: ContextVar[Scope | None] = ContextVar("request_scope", default=None)
 
 
 @contextmanager
 def answering(
-    cache: "Cache | None", scope: Scope | None, budget: Budget | None = None
+    cache: CacheEngine | None, scope: Scope | None, budget: Budget | None = None
 ) -> Iterator[None]:
     """Around whatever runs for a request; without a cache, or a budget, those of now stay."""
     of_scope = request_scope.set(scope)

@@ -8,21 +8,19 @@ import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from fastapi import Request
 from starlette.types import Receive, Scope
 
 from app.cache.budget import Budget, current_budget
 from app.cache.context import active_cache
+from app.cache.engine import CacheEngine
 from app.cache.http._fastapi import Dependant, solve_dependencies, walk
 from app.cache.identity import NoIdentityError, argument_parts, fields_in, why_no_identity
 from app.cache.keys import digest
 from app.cache.policy import Policy
 from app.cache.values import text_of, value_at
-
-if TYPE_CHECKING:
-    from app.cache.engine import Cache
 
 _GENERATORS = (AsyncGenerator, AsyncIterator, Generator, Iterator)
 
@@ -80,7 +78,12 @@ class Guard:
                 )
 
     async def identify(
-        self, cache: "Cache", budget: Budget, scope: Scope, path: dict[str, Any], receive: Receive
+        self,
+        cache: CacheEngine,
+        budget: Budget,
+        scope: Scope,
+        path: dict[str, Any],
+        receive: Receive,
     ) -> tuple[list[bytes], tuple[str | None, ...]]:
         """Part of the key, and the texts of `fields`. Raises what the guard raises, ValueError
         where its parameters are not valid, and NoIdentityError for a user of whom neither can be

@@ -15,11 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.cache.budget import Budget
 from app.cache.context import answering
 from app.cache.decorator import marker_of
-from app.cache.engine import Cache
 from app.cache.entry import Entry
 from app.cache.flights import Miss
 from app.cache.http._fastapi import get_route_path
 from app.cache.http.arguments import InvalidRequestError
+from app.cache.http.cache import Cache
 from app.cache.http.guard import Guard
 from app.cache.http.negotiation import accepts_gzip, age_of, headers_of_304, joined, not_modified
 from app.cache.http.origin import Origin
@@ -145,13 +145,15 @@ class _Exchange:
         except asyncio.CancelledError:
             origin.abandon()
             raise
+        if isinstance(result, Computed):
+            self.cache.remember(miss.key, result)
         if origin.streams:
             await origin.stream_to(self.receive, self._forwarding("uri-miss", "stream"))
         else:
             await self._send_computed(result, found)
 
-    async def _send_computed(self, result: Computed | Entry | None, found: Lookup) -> None:
-        if result is None or result.payload is None:
+    async def _send_computed(self, result: Computed | Entry, found: Lookup) -> None:
+        if result.payload is None:
             await self._pass("uri-miss", "not-shared")
         elif isinstance(result, Entry):
             status = b"fwd=uri-miss; collapsed"

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.cache.context import answering
-from app.cache.engine import Cache
+from app.cache.http.cache import Cache
 from app.cache.http.payload import Response, encode, encode_as_it_is, why_not_stored
 from app.cache.http.routes import CachedRoute
 from app.cache.store import MAX_PAYLOAD_BYTES, Computed

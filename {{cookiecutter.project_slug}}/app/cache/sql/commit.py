@@ -20,7 +20,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import await_only
 
 from app.cache.backends.base import CacheUnavailable
-from app.cache.engine import Cache
+from app.cache.engine import CacheEngine
 from app.cache.sql.changes import Changes
 from app.cache.sql.doubt import Doubt, is_refusal
 from app.cache.writes import Writes
@@ -31,7 +31,7 @@ log = logging.getLogger("app.cache")
 
 
 def invalidate_on_commit(
-    sessions: async_sessionmaker[Any], cache: Cache, *, strict: bool = False
+    sessions: async_sessionmaker[Any], cache: CacheEngine, *, strict: bool = False
 ) -> None:
     """From now on the sessions that `sessions` makes invalidate what they change.
 

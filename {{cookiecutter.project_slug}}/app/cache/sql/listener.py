@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import asyncpg
 from sqlalchemy.engine import make_url
 
-from app.cache.engine import Cache
+from app.cache.engine import CacheEngine
 from app.cache.policy import MAX_TAG_CHARS, Tag
 
 CHANNEL = "cache_tags"
@@ -40,7 +40,9 @@ def declared_tags(models: Iterable[type]) -> tuple[str, ...]:
 
 
 @asynccontextmanager
-async def listening(cache: Cache, database_url: str, tags: Iterable[str]) -> AsyncIterator[None]:
+async def listening(
+    cache: CacheEngine, database_url: str, tags: Iterable[str]
+) -> AsyncIterator[None]:
     """In the block, what is notified is invalidated. PostgreSQL need not answer yet.
 
     `tags` are invalidated whenever a connection begins.
@@ -54,7 +56,7 @@ async def listening(cache: Cache, database_url: str, tags: Iterable[str]) -> Asy
 
 
 class _Listener:
-    def __init__(self, cache: Cache, database_url: str, tags: Iterable[str]) -> None:
+    def __init__(self, cache: CacheEngine, database_url: str, tags: Iterable[str]) -> None:
         self._cache, self._url, self._tags = cache, database_url, frozenset(tags)
         self._heard: set[str] = set()
         self._news = asyncio.Event()
