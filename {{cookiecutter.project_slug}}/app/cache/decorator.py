@@ -50,6 +50,7 @@ def cache(
     stale: float = 0,
     stale_if_error: float = 0,
     tags: Sequence[str] = (),
+    manual: Sequence[str] = (),
     vary: Sequence[str] = (),
     public: bool = False,
     guard: Callable[..., Any] | None = None,
@@ -66,9 +67,10 @@ def cache(
     expire            how long a result is fresh; 0 turns caching off
     stale             how much longer it is served while one refresh runs
     stale_if_error    how much longer it is served when computing it anew fails
-    tags              what a write invalidates it by; `country:{alpha_2}` takes the values of path
-                      and query parameters, or of arguments; `list:{user}`, or `list:{user.id}`,
-                      takes the user of `per_user`, by the name of the endpoint's parameter
+    tags              what a write invalidates it by, as models declare it. `country:{alpha_2}`
+                      takes path and query parameters, or arguments; `list:{user}`, or
+                      `list:{user.id}`, the user of `per_user`, by the endpoint's parameter
+    manual            tags that no model declares: what your code ends itself, with `invalidate`
     reads             the tables that its textual SQL reads, and its SQL functions and views; none
                       (`[]`): what they show is true by expiry alone. Not needed for any other SQL
     local             how long a process may answer by itself, without asking Redis: faster, and a
@@ -96,13 +98,14 @@ def cache(
                 raise ValueError(f"a {type(function).__qualname__} is no function")
             if marker_of(function) is not None and hasattr(function, "__wrapped__"):
                 raise ValueError("it has a @cache already: keep one of them")
-            if isinstance(tags, str):
-                raise ValueError(f'tags is the text {tags!r}: write tags=["{tags}"]')
-            if isinstance(vary, str):
-                raise ValueError(f'vary is the text {vary!r}: write vary=["{vary}"]')
-            if isinstance(reads, str):
-                raise ValueError(f'reads is the text {reads!r}: write reads=["{reads}"]')
-            parsed = tuple(Tag.parse(tag) for tag in tags)
+            lists = {"tags": tags, "manual": manual, "vary": vary, "reads": reads}
+            for option, value in lists.items():
+                if isinstance(value, str):
+                    raise ValueError(f'{option} is the text {value!r}: write {option}=["{value}"]')
+            parsed = (
+                *(Tag.parse(tag) for tag in tags),
+                *(Tag.parse(tag, manual=True) for tag in manual),
+            )
             policy = Policy(
                 expire, stale, stale_if_error, parsed, tuple(vary), public, guard, per_user,
                 browser, expire_not_found, local, None if reads is None else tuple(reads),

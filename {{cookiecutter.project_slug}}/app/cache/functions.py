@@ -62,14 +62,17 @@ class Results:
 
         async def compute() -> Computed:
             nonlocal made, stored
+            if problems := [*cache.coverage.problems(self._policy)]:
+                raise PolicyError(f"@cache on {self.name}: " + "; ".join(problems))
             made = await self._function(*args, **kwargs)
             stored = self._dump(made)
             return Computed(stored[0])
 
         try:
             payload = await cache.fetch(Miss(key, tags, self._policy, self._learned, compute))
-        except ResultError as error:
-            cache.refuse("result", self.name, error)
+        except (PolicyError, ResultError) as error:
+            reason = "result" if isinstance(error, ResultError) else "policy"
+            cache.refuse(reason, self.name, error)
             return made if made is not _NOTHING else await self._function(*args, **kwargs)
         if stored is not None and payload is stored[0]:
             return stored[1]

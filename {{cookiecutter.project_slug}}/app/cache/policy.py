@@ -34,9 +34,11 @@ class Tag:
     fields: tuple[str, ...] = ()
     form: str = ""
     """The text with `{}` for each field."""
+    manual: bool = False
+    """Whether no model declares it, so that only code of the service ends it."""
 
     @classmethod
-    def parse(cls, text: str) -> "Tag":
+    def parse(cls, text: str, *, manual: bool = False) -> "Tag":
         """Raises ValueError unless `text` is a name with plain `{field}` placeholders, or
         `{user.id}` for an attribute."""
         if not isinstance(text, str) or not text or len(text) > MAX_TAG_CHARS:
@@ -52,7 +54,7 @@ class Tag:
                 raise ValueError(f"tag {text!r}: a placeholder is a name, such as " + "{code}")
             fields.append(field)
             form += "{}"
-        return cls(text, tuple(fields), form)
+        return cls(text, tuple(fields), form, manual)
 
     @property
     def family(self) -> str:

@@ -7,7 +7,7 @@ whose generation was not taken before is served and not stored.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -28,10 +28,18 @@ class Coverage(Protocol):
     def covered(self, families: frozenset[str]) -> Set[str]:
         """The tables of which every change ends a tag of one of these families."""
 
+    def problems(self, policy: Policy) -> Iterable[str]:
+        """What the policy names and no model has, and what to write."""
+
 
 class NothingCovered:
+    """No models are known, so none can be missed."""
+
     def covered(self, families: frozenset[str]) -> Set[str]:
         return frozenset()
+
+    def problems(self, policy: Policy) -> Iterable[str]:
+        return ()
 
 
 @dataclass(slots=True)

@@ -144,6 +144,7 @@ def _cached_route(
     arguments = Arguments(pattern, context.param_convertors, dependant)
     of_guard = frozenset(guard.fields) if guard else frozenset[str]()
     problems = [*problems_of(context, dependant, policy), *(guard.problems() if guard else ())]
+    problems += coverage.problems(policy)
     if unknown is not None:
         problems.append(f"a {unknown} stands before it and may answer first: put it after this one")
     for tag in policy.tags:

@@ -5,14 +5,15 @@ they cover the table for whoever depends on one of them.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import ForeignKeyConstraint, Table
 from sqlalchemy.orm import Mapper, registry
 
-from app.cache.policy import PolicyError, Tag
+from app.cache.policy import Policy, PolicyError, Tag, table_tag
 from app.cache.sql.statements import Change
 
 # Of a foreign key: what PostgreSQL does to the rows that refer to a changed one.
@@ -37,6 +38,10 @@ class Tables:
                 self._declared[table.fullname].update(_tags_of_table(table))
                 for constraint in table.foreign_key_constraints:
                     self._add_actions(constraint)
+        self._tables = {table: table for table in self._declared}
+        self._families = {table_tag(table): table_tag(table) for table in self._declared}
+        for tags in self._declared.values():
+            self._families.update((tag.family, tag.text) for tag in tags)
 
     def declared(self, table: str) -> Set[Tag]:
         """The tags that stand for rows of the table."""
@@ -50,6 +55,24 @@ class Tables:
             for table, tags in self._declared.items()
             if any(tag.family in families for tag in tags)
         )
+
+    def problems(self, policy: Policy) -> Iterator[str]:
+        """What the policy names and no model has, and what to write."""
+        for tag in policy.tags:
+            if tag.family not in self._families and not tag.manual:
+                yield (
+                    f"no model declares the tag {tag.text!r}, so no write ends it"
+                    f"{_nearest(tag.family, self._families)}. Add it to __cache_tags__ of a model; "
+                    f"or, where your own code ends it with invalidate, write manual=[{tag.text!r}]"
+                )
+        for table in policy.reads or ():
+            if table not in self._tables:
+                yield (
+                    f"reads names {table!r}, which is no table of a model"
+                    f"{_nearest(table, self._tables)}. Of a view or a function, name the tables "
+                    "that it reads; for a table without a model, of whose changes your own code "
+                    f"tells with invalidate, write reads=[], manual=[{table!r}]"
+                )
 
     def dragged_along(self, changes: Iterable[Change]) -> frozenset[Change]:
         """The changes and what PostgreSQL does because of them: ON DELETE, ON UPDATE."""
@@ -106,6 +129,12 @@ def parse_declared(texts: object, where: str, fields: Iterable[str]) -> Iterator
                 f"{where}: tag {text!r} needs {', '.join(missing)}, and there are {columns}"
             )
         yield tag
+
+
+def _nearest(name: str, known: Mapping[str, str]) -> str:
+    """A hint; `known` are the texts that people write, by the names that are compared."""
+    found = get_close_matches(name, known, 1)
+    return f" (did you mean {known[found[0]]!r}?)" if found else ""
 
 
 def _full_name(table: Any) -> str:
