@@ -1,7 +1,7 @@
 """The application: what is wired to what, in the order of a start.
 
 `uvicorn app.main:app` serves it. Nothing is opened on import; the lifespan opens the engine and the
-cache, hands them to requests as `request.state`, and closes them.
+cache (`app.service`), hands them to requests as `request.state`, and closes them.
 """
 
 import gc
@@ -9,23 +9,19 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, TypedDict
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import health, metrics, problems, resources
-from app.cache import Cache, CacheMiddleware, CacheUnavailable, open_cache
-from app.cache.sql.commit import invalidate_on_commit
+from app.cache import Cache, CacheMiddleware, CacheUnavailable
 from app.cache.sql.listener import declared_tags, listening
-from app.cache.sql.observer import Observer
-from app.cache.sql.tables import Tables
-from app.database import Base, Sessions, create_engine, create_sessions
+from app.database import Base, Sessions
 from app.limits import BodyLimitMiddleware
 from app.logging import REQUEST_ID_HEADER, RequestLogMiddleware, configure_logging
+from app.service import open_service
 from app.settings import Settings
-from app.single_process import only_process
 
 UNAVAILABLE: dict[int | str, dict[str, Any]] = {
     503: {"description": "The database does not answer. Try again later."}
@@ -50,28 +46,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
-        engine = create_engine(settings)
-        sessions = create_sessions(engine)
-        try:
-            async with _open_cache(settings) as cache:
-                Observer(engine.sync_engine)
-                cache.bind(app)
-                invalidate_on_commit(sessions.write, cache, strict=settings.cache_strict_writes)
-                tags = declared_tags(mapper.class_ for mapper in Base.registry.mappers)
-                listener = listening(cache, settings.database_url, tags)
-                async with (
-                    listener if settings.cache_listen else nullcontext(),
-                    health.probing(settings, cache) as prober,
-                ):
-                    yield State(
-                        settings=settings,
-                        engine=engine,
-                        sessions=sessions,
-                        cache=cache,
-                        prober=prober,
-                    )
-        finally:
-            await engine.dispose()
+        async with open_service(settings, recorder=metrics.PrometheusRecorder()) as service:
+            cache = service.cache
+            cache.bind(app)
+            if settings.environment == "local":
+                await _forget_older_code(cache)
+            tags = declared_tags(mapper.class_ for mapper in Base.registry.mappers)
+            listener = listening(cache, settings.database_url, tags)
+            async with (
+                listener if settings.cache_listen else nullcontext(),
+                health.probing(settings, cache) as prober,
+            ):
+                yield State(
+                    settings=settings,
+                    engine=service.engine,
+                    sessions=service.sessions,
+                    cache=cache,
+                    prober=prober,
+                )
 
     app = FastAPI(
         title=settings.service_name,
@@ -100,24 +92,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in resources.routers():
         app.include_router(router, responses=UNAVAILABLE)
     return app
-
-
-@asynccontextmanager
-async def _open_cache(settings: Settings) -> AsyncIterator[Cache]:
-    # Tests open many in one process, each for a database of its own.
-    alone = urlsplit(settings.cache_url).scheme == "memory" and settings.environment != "test"
-    with only_process() if alone else nullcontext():
-        async with open_cache(
-            settings.cache_url,
-            name=settings.service_name,
-            recorder=metrics.PrometheusRecorder(),
-            client_may_bypass=settings.cache_client_may_bypass,
-            strict=settings.environment != "production",
-            coverage=Tables(Base.registry),
-        ) as cache:
-            if settings.environment == "local":
-                await _forget_older_code(cache)
-            yield cache
 
 
 async def _forget_older_code(cache: Cache) -> None:

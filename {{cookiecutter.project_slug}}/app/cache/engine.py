@@ -138,6 +138,8 @@ class CacheEngine:
         return self.writes.pending
 
     async def aclose(self) -> None:
+        """Lets computations and invalidations under way end, for DRAIN_SECONDS at most."""
+        started = time.monotonic()
         await self.flights.drain(DRAIN_SECONDS)
-        await self.writes.aclose()
+        await self.writes.aclose(DRAIN_SECONDS - (time.monotonic() - started))
         await self.backend.aclose()

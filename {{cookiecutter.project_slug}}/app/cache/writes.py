@@ -21,6 +21,7 @@ from app.cache.policy import EVERYTHING
 RETRY_SECONDS = 0.2
 # More invalidations than this are not worth telling apart: everything is invalidated instead.
 MAX_OWED_TAGS = 10_000
+MAX_SHOWN_TAGS = 20
 # How often, and for how long each time, the database is asked what became of a COMMIT in doubt.
 FIRST_ASK_SECONDS, LAST_ASK_SECONDS, ASK_TIMEOUT_SECONDS = 0.1, 2.0, 5.0
 
@@ -51,7 +52,8 @@ class Writes:
         self._owed: dict[str, str] = {}  # tag: writer
         self._doubts: dict[str, Hold] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._renewing = self._retrying = False
+        self._renewal: asyncio.Task[None] | None = None
+        self._retrying = False
 
     @property
     def pending(self) -> int:
@@ -77,9 +79,8 @@ class Writes:
         await self._tell(hold)
         hold.spent = time.monotonic() - started
         self._open[hold.writer] = hold
-        if not self._renewing:
-            self._renewing = True
-            self._run(self._renew())
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.create_task(self._renew())
         return hold
 
     async def release(self, hold: Hold, *, changed: bool) -> None:
@@ -138,7 +139,6 @@ class Writes:
             for writer, hold in tuple(self._open.items()):
                 if writer in self._open and time.monotonic() - hold.since > HOLD_SECONDS / 4:
                     await self._tell(hold)
-        self._renewing = False
 
     def _owe(self, hold: Hold) -> None:
         self._recorder.count("pending_invalidation", "queued", len(hold.tags))
@@ -173,10 +173,15 @@ class Writes:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def aclose(self) -> None:
+    async def aclose(self, seconds: float) -> None:
+        """Waits so long for what is pending; an error in the log says what is left then."""
+        until = time.monotonic() + seconds
+        while self._tasks and (left := until - time.monotonic()) > 0:
+            await asyncio.wait(self._tasks, timeout=left)
         for hold in self._doubts.values():
             await self._tell(hold)
-        for task in (tasks := set(self._tasks)):
+        tasks = self._tasks | ({self._renewal} if self._renewal else set())
+        for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
@@ -187,4 +192,9 @@ class Writes:
                 HOLD_SECONDS,
             )
         if self._owed:
-            log.error("closing before the cache took %d invalidations", len(self._owed))
+            log.error(
+                "closing before the cache took %d invalidations: what depends on them may be old"
+                " until it expires: %s",
+                len(self._owed),
+                ", ".join(list(self._owed)[:MAX_SHOWN_TAGS]),
+            )

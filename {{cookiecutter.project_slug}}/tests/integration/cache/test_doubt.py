@@ -236,8 +236,9 @@ async def test_a_database_that_does_not_answer_is_asked_again(world: World) -> N
 
 
 async def test_a_process_that_ends_in_doubt_says_so_and_leaves_the_hold(
-    world: World, caplog: pytest.LogCaptureFixture
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("app.cache.engine.DRAIN_SECONDS", 0.1)
     world.proxy.hold_back(b"COMMIT")
     with pytest.raises(TimeoutError):
         await world.write(1)

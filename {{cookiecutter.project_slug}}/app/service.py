@@ -1,0 +1,73 @@
+"""The service without HTTP: engine, sessions and cache, wired to each other.
+
+The lifespan opens it, and so does all that runs outside of a request: scripts, tasks of a queue,
+cron jobs. What is written through it is invalidated for every process.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.cache import Cache, open_cache
+from app.cache.sql.commit import invalidate_on_commit
+from app.cache.events import Recorder
+from app.cache.sql.observer import Observer
+from app.cache.sql.tables import Tables
+from app.database import Base, Sessions, create_engine, create_sessions
+from app.resources import import_models
+from app.settings import Settings
+from app.single_process import only_process
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    settings: Settings
+    engine: AsyncEngine
+    sessions: Sessions
+    cache: Cache
+
+
+@asynccontextmanager
+async def open_service(
+    settings: Settings | None = None, *, recorder: Recorder | None = None
+) -> AsyncIterator[Service]:
+    """PostgreSQL and the cache server need not answer yet.
+
+        async with open_service() as service:
+            async with service.sessions.write.begin() as session:
+                ...
+
+    Each event loop opens its own, once for all that it has to do. The end waits up to
+    `app.cache.engine.DRAIN_SECONDS` for invalidations that the cache server has not taken, and logs
+    an error when some are left.
+    """
+    settings = settings or Settings.load()
+    import_models()  # a change to one table may end what is told of another
+    engine = create_engine(settings)
+    sessions = create_sessions(engine)
+    try:
+        async with _open_cache(settings, recorder) as cache:
+            Observer(engine.sync_engine)
+            invalidate_on_commit(sessions.write, cache, strict=settings.cache_strict_writes)
+            yield Service(settings, engine, sessions, cache)
+    finally:
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def _open_cache(settings: Settings, recorder: Recorder | None) -> AsyncIterator[Cache]:
+    # Tests open many in one process, each for a database of its own.
+    alone = urlsplit(settings.cache_url).scheme == "memory" and settings.environment != "test"
+    with only_process() if alone else nullcontext():
+        async with open_cache(
+            settings.cache_url,
+            name=settings.service_name,
+            recorder=recorder,
+            client_may_bypass=settings.cache_client_may_bypass,
+            strict=settings.environment != "production",
+            coverage=Tables(Base.registry),
+        ) as cache:
+            yield cache

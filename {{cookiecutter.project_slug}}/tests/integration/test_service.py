@@ -1,0 +1,117 @@
+"""What runs outside of a request tells the cache: scripts, tasks of a queue, cron jobs."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.cache import cache
+from app.database import ReadSessionDep
+from app.main import create_app
+from app.service import open_service
+from app.settings import Settings
+from tests.clients import Client, serving, until_hit
+from tests.faults import FaultProxy, fault_proxy
+
+DRAIN_SECONDS = 1.0
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Score(Base):
+    __tablename__ = "scores"
+    __cache_tags__ = ("scores", "score:{id}")
+    id: Mapped[int] = mapped_column(primary_key=True)
+    points: Mapped[int]
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[Client]:
+    """Of a service with a cached route over a table of its own."""
+    app = create_app(settings)
+
+    @app.get("/total")
+    @cache(expire=300, tags=["scores"])
+    async def total(session: ReadSessionDep) -> int:
+        return await session.scalar(select(func.sum(Score.points))) or 0
+
+    async with serving(app=app) as client:
+        async with client.state["engine"].begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        yield client
+
+
+async def add(settings: Settings, points: int) -> None:
+    """As a script does."""
+    async with open_service(settings) as service, service.sessions.write.begin() as session:
+        session.add(Score(points=points))
+
+
+async def cached_total(client: Client) -> int:
+    return int((await until_hit(client, "/total")).json())
+
+
+async def read_total(client: Client) -> int:
+    return int((await client.get("/total")).json())
+
+
+async def test_what_a_script_writes_is_seen_by_the_next_read(
+    client: Client, settings: Settings
+) -> None:
+    assert await cached_total(client) == 0
+    await add(settings, 1)
+    assert await read_total(client) == 1
+
+
+async def test_a_task_of_a_queue_may_run_in_a_new_event_loop_each_time(
+    client: Client, settings: Settings
+) -> None:
+    for points in range(1, 4):
+        await cached_total(client)
+        await asyncio.to_thread(lambda: asyncio.run(add(settings, 1)))
+        assert await read_total(client) == points
+
+
+@pytest.fixture
+async def away(
+    client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[FaultProxy, Settings]]:
+    """The settings of a script that finds no Redis, and the proxy that keeps it from there."""
+    monkeypatch.setattr("app.cache.engine.DRAIN_SECONDS", DRAIN_SECONDS)
+    async with fault_proxy(settings.cache_url) as (proxy, url):
+        yield proxy, settings.model_copy(update={"cache_url": url})
+
+
+async def test_the_end_waits_until_what_is_owed_has_been_told(
+    client: Client, away: tuple[FaultProxy, Settings]
+) -> None:
+    proxy, settings = away
+    await cached_total(client)
+    async with open_service(settings) as service:
+        await proxy.become("refuse")
+        async with service.sessions.write.begin() as session:
+            session.add(Score(points=1))
+        assert service.cache.pending
+        await proxy.become("none")
+    assert await read_total(client) == 1
+
+
+async def test_the_end_says_what_has_not_been_told(
+    client: Client, away: tuple[FaultProxy, Settings], caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy, settings = away
+    await proxy.become("refuse")
+    async with open_service(settings) as service:
+        async with service.sessions.write.begin() as session:
+            session.add(Score(points=1))
+        started = time.monotonic()
+    assert DRAIN_SECONDS <= time.monotonic() - started < 2 * DRAIN_SECONDS
+    (said,) = [line.getMessage() for line in caplog.records if line.levelno == logging.ERROR]
+    assert "closing before" in said
+    assert "scores" in said
