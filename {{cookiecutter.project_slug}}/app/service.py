@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cache import Cache, open_cache
-from app.cache.sql.commit import invalidate_on_commit
 from app.cache.events import Recorder
+from app.cache.sql.commit import invalidate_on_commit
 from app.cache.sql.observer import Observer
 from app.cache.sql.tables import Tables
 from app.database import Base, Sessions, create_engine, create_sessions
