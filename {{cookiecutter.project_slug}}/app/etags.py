@@ -5,7 +5,9 @@ import re
 import uuid
 from typing import Annotated
 
-from fastapi import Header, HTTPException, status
+from fastapi import Header
+
+from app.errors import Changed
 
 _ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 
@@ -20,13 +22,10 @@ def etag(version: uuid.UUID) -> str:
 
 
 def require_match(if_match: list[str] | None, version: uuid.UUID) -> None:
-    """Raises 412 when the client named versions and this one is not among them."""
+    """Raises Changed when the client named versions and this one is not among them."""
     if if_match is None or _matches(", ".join(if_match), version):
         return
-    raise HTTPException(
-        status.HTTP_412_PRECONDITION_FAILED,
-        "It has been changed since you read it: read it again, then repeat your change.",
-    )
+    raise Changed("It has been changed since you read it: read it again, then repeat your change.")
 
 
 def _matches(if_match: str, version: uuid.UUID) -> bool:

@@ -89,6 +89,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app.include_router(health.router)
     app.include_router(metrics.router)
+    # Each app/…/router.py: resources.py says why they are found and not listed here.
     for router in resources.routers():
         app.include_router(router, responses=UNAVAILABLE)
     return app

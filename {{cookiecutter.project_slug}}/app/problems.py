@@ -1,21 +1,20 @@
 """Errors as clients see them: RFC 9457 problem documents, for whatever goes wrong.
 
-Endpoints raise `HTTPException` with a sentence, or let errors of the database pass: constraints
-become 409, a database that cannot be reached becomes 503.
+Nobody else knows the status of an error: code raises those of `errors.py`, or lets errors of the
+database pass. Constraints become 409, a database that cannot be reached becomes 503.
 """
 
 import socket
-from collections.abc import Iterator
-from copy import deepcopy
+from collections.abc import Iterable, Iterator
+from functools import partial
 from http import HTTPStatus
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import asyncpg
 import structlog
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
-from sqlalchemy import PrimaryKeyConstraint, UniqueConstraint
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -23,6 +22,7 @@ from starlette.routing import Match
 
 from app.cache import CacheUnavailable
 from app.database import Base
+from app.errors import Changed, Conflict, Invalid, NotFound
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
@@ -31,7 +31,11 @@ RETRY_AFTER_SECONDS = 5
 # lock timeout, operator intervention.
 _UNAVAILABLE_SQLSTATES = ("08", "28", "3D", "40", "53", "55P03", "57")
 
-T = TypeVar("T")
+# Of foreign keys: that of RESTRICT is the second one since PostgreSQL 18.
+_REFERENCES = (asyncpg.ForeignKeyViolationError, asyncpg.RestrictViolationError)
+
+_STATUSES = {NotFound: 404, Conflict: 409, Changed: 412, Invalid: 422}
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
@@ -56,18 +60,6 @@ class Problem(BaseModel):
     )
 
 
-def found(value: T | None, otherwise: str) -> T:
-    """The value, or 404."""
-    if value is None:
-        raise HTTPException(HTTPStatus.NOT_FOUND, otherwise)
-    return value
-
-
-def invalid_body(field: str, message: str) -> RequestValidationError:
-    """For what only the database can tell: raise it, and the client gets 422."""
-    return RequestValidationError([{"type": "value_error", "loc": ("body", field), "msg": message}])
-
-
 def install(app: FastAPI) -> None:
     """Make every error of `app` a problem document, and its OpenAPI document say so."""
     handlers: dict[type[Exception], Any] = {
@@ -83,6 +75,8 @@ def install(app: FastAPI) -> None:
         # With CACHE_STRICT_WRITES only, before COMMIT.
         CacheUnavailable: _on_cache_unavailable,
     }
+    for error, status in _STATUSES.items():
+        handlers[error] = partial(_on_domain_error, status)
     for error, handler in handlers.items():
         app.add_exception_handler(error, handler)
     _document(app)
@@ -98,6 +92,13 @@ def problem(
     return Response(
         body.model_dump_json(exclude_none=True), status, headers=headers, media_type=MEDIA_TYPE
     )
+
+
+async def _on_domain_error(status: int, _: Request, error: Exception) -> Response:
+    errors = None
+    if isinstance(error, Invalid):
+        errors = [InvalidValue(location="body", field=error.field, message=error.message)]
+    return problem(status, str(error), errors)
 
 
 async def _on_http_exception(request: Request, error: StarletteHTTPException) -> Response:
@@ -125,14 +126,19 @@ async def _on_invalid_request(_: Request, error: RequestValidationError) -> Resp
 
 async def _on_integrity_error(_: Request, error: IntegrityError) -> Response:
     cause = error.driver_exception
-    if not isinstance(cause, asyncpg.UniqueViolationError):
+    if isinstance(cause, asyncpg.UniqueViolationError):
+        detail, message = "There is one already with this {}.", "is taken"
+    elif not isinstance(cause, _REFERENCES):
         raise error
-    errors = [
-        InvalidValue(location="body", field=field, message="is taken")
-        for field in _unique_fields(cause.table_name or "", cause.constraint_name or "")
-    ]
-    detail = f"There is one already with this {' and '.join(item.field for item in errors)}."
-    return problem(HTTPStatus.CONFLICT, detail, errors)
+    elif (error.statement or "").startswith("DELETE"):
+        table = (cause.table_name or "").replace("_", " ")
+        return problem(HTTPStatus.CONFLICT, f"Some {table} still refer to it.")
+    else:
+        detail, message = "There is nothing with this {}.", "does not exist"
+    fields = _fields(cause.table_name or "", cause.constraint_name or "")
+    errors = [InvalidValue(location="body", field=field, message=message) for field in fields]
+    detail = detail.format(" and ".join(fields) or "value")
+    return problem(HTTPStatus.CONFLICT, detail, errors or None)
 
 
 async def _on_database_error(request: Request, error: DBAPIError) -> Response:
@@ -171,24 +177,23 @@ async def _on_cache_unavailable(_: Request, error: Exception) -> Response:
     )
 
 
-def _unique_fields(table: str, constraint: str) -> list[str]:
+def _fields(table: str, constraint: str) -> list[str]:
+    """The columns of a constraint, or of a unique index."""
+    described = Base.metadata.tables.get(table)
+    named: Iterable[Any] = () if described is None else described.constraints | described.indexes
     return [
         column.name
-        for candidate in Base.metadata.tables[table].constraints
-        if isinstance(candidate, PrimaryKeyConstraint | UniqueConstraint)
+        for candidate in named
         if candidate.name == constraint
         for column in candidate.columns
     ]
 
 
-_BODY_RESPONSES = {
-    "400": {"description": "The body cannot be read as JSON text."},
-    "413": {"description": "The body is too large."},
-}
-
-
 def _document(app: FastAPI) -> None:
-    """FastAPI describes errors as application/json, and 422 in its own shape: replace both."""
+    """FastAPI describes errors as application/json, and 422 in its own shape: replace both.
+
+    The errors that any operation with such inputs has are added: no route repeats them.
+    """
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -200,8 +205,8 @@ def _document(app: FastAPI) -> None:
         schemas |= schema.pop("$defs") | {"Problem": schema}
         content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
         for operation in _operations(document):
-            if "requestBody" in operation:
-                operation["responses"] |= deepcopy(_BODY_RESPONSES)
+            for status, description in _implied(operation):
+                operation["responses"].setdefault(status, {"description": description})
             for status, response in operation["responses"].items():
                 if status.startswith(("4", "5")):
                     response["content"] = content
@@ -213,3 +218,16 @@ def _document(app: FastAPI) -> None:
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for path in document["paths"].values():
         yield from path.values()
+
+
+def _implied(operation: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    parameters = operation.get("parameters", ())
+    if "requestBody" in operation:
+        yield "400", "The body cannot be read as JSON text."
+        yield "413", "The body is too large."
+    if "security" in operation:
+        yield "401", "The token is missing or wrong."
+    if any(parameter["in"] == "path" for parameter in parameters):
+        yield "404", "There is no such resource."
+    if any(parameter["name"].lower() == "if-match" for parameter in parameters):
+        yield "412", "It has been changed since."

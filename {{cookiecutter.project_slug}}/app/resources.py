@@ -1,10 +1,12 @@
-"""Resources are found, not listed: a package below `app/` with a module `router` is served, and one
-with a module `models` is known to migrations. To add or remove one, add or remove its package.
+"""Resources are found, not listed: `router` of each `app/…/router.py` is served, and each
+`app/…/models.py` is known to migrations.
+
+Why: a resource comes and goes as one folder, and no file is edited by all who add one.
 """
 
 from collections.abc import Iterator
 from importlib import import_module
-from pkgutil import walk_packages
+from pathlib import Path
 from types import ModuleType
 
 from fastapi import APIRouter
@@ -23,6 +25,7 @@ def import_models() -> None:
 
 
 def _modules(name: str) -> Iterator[ModuleType]:
-    for module in walk_packages(app.__path__, prefix="app."):
-        if module.name.endswith(f".{name}"):
-            yield import_module(module.name)
+    # Files: pkgutil would leave a folder without __init__.py out, silently.
+    for folder in map(Path, app.__path__):
+        for file in sorted(folder.rglob(f"{name}.py")):
+            yield import_module(".".join(["app", *file.relative_to(folder).with_suffix("").parts]))

@@ -10,8 +10,10 @@ from app.countries.models import Country, country_currencies
 from app.countries.schemas import CountryCreate, CountryQuery, CountryUpdate
 from app.currencies.models import Currency
 from app.database import ReadSession, WriteSession
+from app.errors import Invalid, found
 from app.listing import ShownRow, fetch_page
-from app.problems import invalid_body
+
+UNKNOWN = "There is no such country."
 
 # Reads take columns. Entities are for writes: to make them takes longer than the query.
 _shown = select(
@@ -50,14 +52,16 @@ async def find(session: ReadSession, query: CountryQuery) -> tuple[Sequence[Show
     return await fetch_page(session, matching, query, key=Country.alpha_2)
 
 
-async def get(session: ReadSession, alpha_2: str) -> ShownRow | None:
-    return (await session.execute(_shown.where(Country.alpha_2 == alpha_2))).one_or_none()
+async def get(session: ReadSession, alpha_2: str) -> ShownRow:
+    rows = await session.execute(_shown.where(Country.alpha_2 == alpha_2))
+    return found(rows.one_or_none(), UNKNOWN)
 
 
-async def lock(session: WriteSession, alpha_2: str) -> Country | None:
+async def lock(session: WriteSession, alpha_2: str) -> Country:
     """Until the end of the transaction nobody else changes it."""
     currencies = selectinload(Country.currencies)  # after the lock, so that they are of now
-    return await session.get(Country, alpha_2, options=[currencies], with_for_update=True)
+    country = await session.get(Country, alpha_2, options=[currencies], with_for_update=True)
+    return found(country, UNKNOWN)
 
 
 async def create(session: WriteSession, values: CountryCreate) -> Country:
@@ -94,5 +98,5 @@ async def _currencies(session: WriteSession, codes: set[str]) -> list[Currency]:
     )
     currencies = list(await session.scalars(locked))
     if unknown := sorted(codes - {currency.code for currency in currencies}):
-        raise invalid_body("currencies", f"unknown: {', '.join(unknown)}")
+        raise Invalid("currencies", f"unknown: {', '.join(unknown)}")
     return currencies

@@ -16,10 +16,7 @@ from app.countries.schemas import (
 from app.database import ReadSessionDep, WriteSessionDep
 from app.etags import IfMatch, etag, require_match
 from app.listing import Page
-from app.problems import found
 from app.security import token_required
-
-UNKNOWN = "There is no such country."
 
 router = APIRouter(prefix="/countries", tags=["countries"])
 
@@ -33,10 +30,10 @@ async def list_countries(
     return Page[CountryRead].of(rows, total, query)
 
 
-@router.get("/{alpha_2}", responses={404: {"description": UNKNOWN}})
+@router.get("/{alpha_2}")
 @cache(expire=300, stale=60, stale_if_error=3600, tags=["country:{alpha_2}"], public=True)
 async def read_country(alpha_2: Alpha2, session: ReadSessionDep, response: Response) -> CountryRead:
-    country = found(await repository.get(session, alpha_2), UNKNOWN)
+    country = await repository.get(session, alpha_2)
     response.headers["ETag"] = etag(country.version)
     return CountryRead.model_validate(country)
 
@@ -45,10 +42,7 @@ async def read_country(alpha_2: Alpha2, session: ReadSessionDep, response: Respo
     "",
     status_code=201,
     dependencies=[token_required],
-    responses={
-        401: {"description": "The token is missing or wrong."},
-        409: {"description": "One of its codes, or its name, is taken."},
-    },
+    responses={409: {"description": "One of its codes, or its name, is taken."}},
 )
 async def create_country(
     values: CountryCreate, session: WriteSessionDep, request: Request, response: Response
@@ -62,12 +56,7 @@ async def create_country(
 @router.patch(
     "/{alpha_2}",
     dependencies=[token_required],
-    responses={
-        401: {"description": "The token is missing or wrong."},
-        404: {"description": UNKNOWN},
-        409: {"description": "One of its codes, or its name, is taken."},
-        412: {"description": "It has been changed since."},
-    },
+    responses={409: {"description": "One of its codes, or its name, is taken."}},
 )
 async def update_country(
     alpha_2: Alpha2,
@@ -76,7 +65,7 @@ async def update_country(
     response: Response,
     if_match: IfMatch = None,
 ) -> CountryRead:
-    country = found(await repository.lock(session, alpha_2), UNKNOWN)
+    country = await repository.lock(session, alpha_2)
     require_match(if_match, country.version)
     await repository.update(session, country, changes)
     response.headers["ETag"] = etag(country.version)
@@ -88,15 +77,10 @@ async def update_country(
     status_code=204,
     response_class=Response,
     dependencies=[token_required],
-    responses={
-        401: {"description": "The token is missing or wrong."},
-        404: {"description": UNKNOWN},
-        412: {"description": "It has been changed since."},
-    },
 )
 async def delete_country(
     alpha_2: Alpha2, session: WriteSessionDep, if_match: IfMatch = None
 ) -> None:
-    country = found(await repository.lock(session, alpha_2), UNKNOWN)
+    country = await repository.lock(session, alpha_2)
     require_match(if_match, country.version)
     await repository.delete(session, country)

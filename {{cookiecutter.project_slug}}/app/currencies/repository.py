@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import column, func, select, table
+from sqlalchemy import select
 
 from app.currencies.models import Currency
 from app.currencies.schemas import CurrencyCreate, CurrencyQuery, CurrencyUpdate
 from app.database import ReadSession, WriteSession
+from app.errors import found
 from app.listing import ShownRow, fetch_page
 
-# By name: countries depend on currencies, so currencies cannot import them.
-_country_currencies = table("country_currencies", column("currency_code"))
+UNKNOWN = "There is no such currency."
+
 # Reads take columns. Entities are for writes: to make them takes longer than the query.
 _shown = select(
     Currency.code,
@@ -30,13 +31,14 @@ async def find(session: ReadSession, query: CurrencyQuery) -> tuple[Sequence[Sho
     return await fetch_page(session, matching, query, key=Currency.code)
 
 
-async def get(session: ReadSession, code: str) -> ShownRow | None:
-    return (await session.execute(_shown.where(Currency.code == code))).one_or_none()
+async def get(session: ReadSession, code: str) -> ShownRow:
+    rows = await session.execute(_shown.where(Currency.code == code))
+    return found(rows.one_or_none(), UNKNOWN)
 
 
-async def lock(session: WriteSession, code: str) -> Currency | None:
+async def lock(session: WriteSession, code: str) -> Currency:
     """Until the end of the transaction nobody else changes it, or refers to it anew."""
-    return await session.get(Currency, code, with_for_update=True)
+    return found(await session.get(Currency, code, with_for_update=True), UNKNOWN)
 
 
 async def create(session: WriteSession, values: CurrencyCreate) -> Currency:
@@ -55,8 +57,3 @@ async def update(session: WriteSession, currency: Currency, changes: CurrencyUpd
 async def delete(session: WriteSession, currency: Currency) -> None:
     await session.delete(currency)
     await session.flush()
-
-
-async def count_countries(session: WriteSession, currency: Currency) -> int:
-    uses = select(func.count()).where(_country_currencies.c.currency_code == currency.code)
-    return await session.scalar(uses) or 0

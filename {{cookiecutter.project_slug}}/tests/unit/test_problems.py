@@ -9,10 +9,18 @@ from fastapi import Query
 from pydantic import BaseModel
 
 from app.database import ReadSessionDep
+from app.errors import Changed, Conflict, Invalid, NotFound
 from app.limits import MAX_BODY_BYTES, MAX_HEADER_BYTES
 from app.main import create_app
 from app.settings import Settings
 from tests.clients import Client, serving
+
+ERRORS = {
+    404: NotFound("There is no such thing."),
+    409: Conflict("It was sent already."),
+    412: Changed("Read it again."),
+    422: Invalid("name", "is reserved"),
+}
 
 
 class Thing(BaseModel):
@@ -30,6 +38,10 @@ async def client(settings: Settings) -> AsyncIterator[Client]:
     @app.get("/asks-the-database")
     async def asks_the_database(session: ReadSessionDep) -> None:
         await session.connection()
+
+    @app.get("/errors/{status}")
+    async def errors(status: int) -> None:
+        raise ERRORS[status]
 
     @app.get("/things")
     async def list_things() -> list[Thing]:
@@ -55,6 +67,21 @@ async def test_an_unknown_method_is_405_and_says_what_is_allowed(client: Client)
     assert response.status_code == 405
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.headers["Allow"] == "GET, POST"
+
+
+@pytest.mark.parametrize("status", ERRORS)
+async def test_an_error_of_the_domain_has_its_status_and_its_words(
+    client: Client, status: int
+) -> None:
+    response = await client.get(f"/errors/{status}")
+    assert response.status_code == response.json()["status"] == status
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.json()["detail"] == str(ERRORS[status])
+
+
+async def test_a_value_that_the_domain_refuses_is_named(client: Client) -> None:
+    named = {"location": "body", "field": "name", "message": "is reserved"}
+    assert (await client.get("/errors/422")).json()["errors"] == [named]
 
 
 async def test_an_unexpected_error_is_500_without_internals_and_is_logged_once(

@@ -11,12 +11,14 @@ from app.main import create_app
 from app.settings import Settings
 
 
-def test_a_package_with_a_router_is_served(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings
+@pytest.mark.parametrize("files", [["__init__.py"], []])
+def test_a_folder_with_a_router_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings, files: list[str]
 ) -> None:
     package = tmp_path / "planets"
     package.mkdir()
-    (package / "__init__.py").touch()
+    for file in files:
+        (package / file).touch()
     (package / "router.py").write_text(
         "from fastapi import APIRouter\n"
         "router = APIRouter(prefix='/planets')\n"
