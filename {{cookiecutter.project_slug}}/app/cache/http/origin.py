@@ -146,6 +146,10 @@ class Origin:
             await client[1](message)
 
     def _ended(self, run: "asyncio.Task[None]") -> None:
+        if not self.streams:
+            self._run = (
+                None  # whose context leads back here: only the collector would end the cycle
+            )
         error = None if run.cancelled() else run.exception()
         if not self._answer.done():
             if run.cancelled():

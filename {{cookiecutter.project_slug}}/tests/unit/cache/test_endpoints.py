@@ -1,6 +1,7 @@
 """What clients see of a cached endpoint: keys, headers, conditions, and what is never shared."""
 
 import asyncio
+import gc
 from collections import Counter
 from typing import Annotated, Any
 
@@ -577,3 +578,22 @@ async def test_a_404_is_cached_when_the_policy_says_so(memory: Cache) -> None:
         answers = [await client.get("/missing/x") for _ in range(2)]
     assert [answer.status_code for answer in answers] == [404, 404]
     assert calls["missing"] == 1
+
+
+async def test_a_miss_leaves_nothing_to_the_garbage_collector(memory: Cache) -> None:
+    async with serving(keyed_app(), memory) as client:
+        await client.get("/pages/first")
+        gc.collect()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            await client.get("/pages/second")
+            gc.collect()
+            left = [each for each in gc.garbage if "app.cache" in str(module_of(each))]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+    assert left == []
+
+
+def module_of(found: object) -> object:
+    return getattr(found, "__module__", None)

@@ -18,6 +18,7 @@ from app.cache.backends.redis.connection import Connection, OnAnswers
 from app.cache.backends.redis.scripts import Command
 
 R = TypeVar("R")
+OnError = Callable[[CacheUnavailable], None]
 # When one of these is not taken, readers cannot be told of writes.
 INVALIDATIONS = ("hold", "release")
 
@@ -38,17 +39,7 @@ class Client:
     ) -> "asyncio.Future[R]":
         """As `call`, although the breaker may be open."""
         future: asyncio.Future[R] = self._connection.loop.create_future()
-
-        def answered(answers: list[Any]) -> None:
-            result = read(answers)
-            if not future.done():  # a caller that was cancelled
-                future.set_result(result)
-
-        def failed(error: CacheUnavailable) -> None:
-            if not future.done():
-                future.set_exception(error)
-
-        self.send(operation, commands, answered, failed)
+        self.send(operation, commands, partial(_settle, future, read), partial(_fail, future))
         return future
 
     def send(
@@ -56,27 +47,39 @@ class Client:
         operation: str,
         commands: Sequence[Command],
         on_answers: OnAnswers,
-        on_error: Callable[[CacheUnavailable], None],
+        on_error: OnError,
+        *,
+        again: bool = False,
     ) -> None:
         """`on_answers` gets no refusals: each of them is an error."""
+        # No closures: one that names itself is a cycle, and garbage that only the collector finds.
+        answered = partial(self._answered, operation, commands, on_answers, on_error, again)
+        failed = partial(self._failed, operation, on_error)
+        sent = [*scripts.LOAD, *commands] if again else commands
+        self._connection.send(sent, answered, failed)
 
-        def answered(answers: list[Any], *, again: bool = False) -> None:
-            refusal = next((each for each in answers if isinstance(each, ReplyError)), None)
-            if refusal is None:
-                on_answers(answers[len(scripts.LOAD) :] if again else answers)
-                self._breaker.succeeded()
-            elif not again and str(refusal).startswith("NOSCRIPT"):  # all commands may be repeated
-                once_more = [*scripts.LOAD, *commands]
-                self._connection.send(once_more, partial(answered, again=True), failed)
-            else:
-                self._refused(operation, refusal)
-                on_error(_unavailable(operation, refusal))
+    def _answered(
+        self,
+        operation: str,
+        commands: Sequence[Command],
+        on_answers: OnAnswers,
+        on_error: OnError,
+        again: bool,
+        answers: list[Any],
+    ) -> None:
+        refusal = next((each for each in answers if isinstance(each, ReplyError)), None)
+        if refusal is None:
+            on_answers(answers[len(scripts.LOAD) :] if again else answers)
+            self._breaker.succeeded()
+        elif not again and str(refusal).startswith("NOSCRIPT"):  # all commands may be repeated
+            self.send(operation, commands, on_answers, on_error, again=True)
+        else:
+            self._refused(operation, refusal)
+            on_error(_unavailable(operation, refusal))
 
-        def failed(error: Exception) -> None:
-            self._breaker.failed(operation, error, at_once=operation in INVALIDATIONS)
-            on_error(_unavailable(operation, error))
-
-        self._connection.send(commands, answered, failed)
+    def _failed(self, operation: str, on_error: OnError, error: Exception) -> None:
+        self._breaker.failed(operation, error, at_once=operation in INVALIDATIONS)
+        on_error(_unavailable(operation, error))
 
     def _refused(self, operation: str, refusal: ReplyError) -> None:
         """A server that is out of memory still takes invalidations, so what it has may be used.
@@ -85,6 +88,19 @@ class Client:
         self._breaker.failed(operation, refusal, at_once=not full, counts=not full)
         if "READONLY" in str(refusal):  # it was demoted: the address may lead to the master by now
             self._connection.lose(ConnectionError(str(refusal)))
+
+
+def _settle(
+    future: "asyncio.Future[R]", read: Callable[[list[Any]], R], answers: list[Any]
+) -> None:
+    result = read(answers)
+    if not future.done():  # a caller that was cancelled
+        future.set_result(result)
+
+
+def _fail(future: "asyncio.Future[Any]", error: CacheUnavailable) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 def _unavailable(operation: str, error: Exception) -> CacheUnavailable:
