@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import health, metrics, problems, resources
 from app.cache import Cache, CacheMiddleware, CacheUnavailable
-from app.cache.sql.listener import declared_tags, listening
-from app.database import Base, Sessions
+from app.cache.sql.listener import listening
+from app.database import Sessions
 from app.limits import BodyLimitMiddleware
 from app.logging import REQUEST_ID_HEADER, RequestLogMiddleware, configure_logging
 from app.service import open_service
@@ -51,8 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             cache.bind(app)
             if settings.environment == "local":
                 await _forget_older_code(cache)
-            tags = declared_tags(mapper.class_ for mapper in Base.registry.mappers)
-            listener = listening(cache, settings.database_url, tags)
+            listener = listening(cache, settings.database_url, service.tables)
             async with (
                 listener if settings.cache_listen else nullcontext(),
                 health.probing(settings, cache) as prober,

@@ -28,6 +28,7 @@ class Service:
     engine: AsyncEngine
     sessions: Sessions
     cache: Cache
+    tables: Tables
 
 
 @asynccontextmanager
@@ -46,19 +47,22 @@ async def open_service(
     """
     settings = settings or Settings.load()
     import_models()  # a change to one table may end what is told of another
+    tables = Tables(Base.registry)
     engine = create_engine(settings)
     sessions = create_sessions(engine)
     try:
-        async with _open_cache(settings, recorder) as cache:
+        async with _open_cache(settings, tables, recorder) as cache:
             Observer(engine.sync_engine)
             invalidate_on_commit(sessions.write, cache, strict=settings.cache_strict_writes)
-            yield Service(settings, engine, sessions, cache)
+            yield Service(settings, engine, sessions, cache, tables)
     finally:
         await engine.dispose()
 
 
 @asynccontextmanager
-async def _open_cache(settings: Settings, recorder: Recorder | None) -> AsyncIterator[Cache]:
+async def _open_cache(
+    settings: Settings, tables: Tables, recorder: Recorder | None
+) -> AsyncIterator[Cache]:
     # Tests open many in one process, each for a database of its own.
     alone = urlsplit(settings.cache_url).scheme == "memory" and settings.environment != "test"
     with only_process() if alone else nullcontext():
@@ -68,6 +72,6 @@ async def _open_cache(settings: Settings, recorder: Recorder | None) -> AsyncIte
             recorder=recorder,
             client_may_bypass=settings.cache_client_may_bypass,
             strict=settings.environment != "production",
-            coverage=Tables(Base.registry),
+            coverage=tables,
         ) as cache:
             yield cache

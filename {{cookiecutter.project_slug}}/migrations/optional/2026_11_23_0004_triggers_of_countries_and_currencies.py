@@ -1,9 +1,7 @@
-"""Triggers that NOTIFY the tags of the example's tables whenever a statement changes them.
+"""Triggers that tell the cache whenever a statement changes one of the example's tables.
 
 Optional, for `CACHE_LISTEN=true`: move this file to migrations/versions/, and let `down_revision`
-name the newest revision there. Transactions that notify commit one after the other. The arguments
-of a trigger are what `__cache_tags__` of the model names, with `*` for a placeholder: a statement
-does not say which rows it touched.
+name the newest revision there. Transactions that notify commit one after the other.
 """
 
 from collections.abc import Sequence
@@ -15,24 +13,20 @@ down_revision: str | None = "0003"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-TAGS = {
-    "countries": "'countries', 'country:*'",
-    "country_currencies": "'countries', 'country:*'",
-    "currencies": "'currencies', 'currency:*'",
-}
+TABLES = ("countries", "country_currencies", "currencies")
 
 
 def upgrade() -> None:
-    for table, tags in TAGS.items():
+    for table in TABLES:
         op.execute(
             f"""
             CREATE TRIGGER notify_cache_tags
             AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table}
-            FOR EACH STATEMENT EXECUTE FUNCTION notify_cache_tags({tags})
+            EXECUTE FUNCTION notify_cache_tags()
             """
         )
 
 
 def downgrade() -> None:
-    for table in TAGS:
+    for table in TABLES:
         op.execute(f"DROP TRIGGER notify_cache_tags ON {table}")

@@ -1,10 +1,11 @@
-"""What runs outside of a request tells the cache: scripts, tasks of a queue, cron jobs."""
+"""What runs outside of a request tells the cache: scripts, tasks of a queue, cron jobs, psql."""
 
 import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -16,8 +17,10 @@ from app.service import open_service
 from app.settings import Settings
 from tests.clients import Client, serving, until_hit
 from tests.faults import FaultProxy, fault_proxy
+from tests.services import asyncpg_dsn
 
 DRAIN_SECONDS = 1.0
+LISTEN_SECONDS = 5.0
 
 
 class Base(DeclarativeBase):
@@ -33,12 +36,17 @@ class Score(Base):
 
 @pytest.fixture
 async def client(settings: Settings) -> AsyncIterator[Client]:
-    """Of a service with a cached route over a table of its own."""
-    app = create_app(settings)
+    """Of a service with cached routes over a table of its own."""
+    app = create_app(settings.model_copy(update={"cache_listen": True}))
 
     @app.get("/total")
     @cache(expire=300, tags=["scores"])
     async def total(session: ReadSessionDep) -> int:
+        return await session.scalar(select(func.sum(Score.points))) or 0
+
+    @app.get("/untagged-total")
+    @cache(expire=300)
+    async def untagged_total(session: ReadSessionDep) -> int:
         return await session.scalar(select(func.sum(Score.points))) or 0
 
     async with serving(app=app) as client:
@@ -53,12 +61,12 @@ async def add(settings: Settings, points: int) -> None:
         session.add(Score(points=points))
 
 
-async def cached_total(client: Client) -> int:
-    return int((await until_hit(client, "/total")).json())
+async def cached_total(client: Client, path: str = "/total") -> int:
+    return int((await until_hit(client, path)).json())
 
 
-async def read_total(client: Client) -> int:
-    return int((await client.get("/total")).json())
+async def read_total(client: Client, path: str = "/total") -> int:
+    return int((await client.get(path)).json())
 
 
 async def test_what_a_script_writes_is_seen_by_the_next_read(
@@ -115,3 +123,20 @@ async def test_the_end_says_what_has_not_been_told(
     (said,) = [line.getMessage() for line in caplog.records if line.levelno == logging.ERROR]
     assert "closing before" in said
     assert "scores" in said
+
+
+@pytest.mark.parametrize("path", ["/total", "/untagged-total"])
+async def test_what_psql_writes_is_seen_where_the_table_has_a_trigger(
+    client: Client, settings: Settings, path: str
+) -> None:
+    psql = await asyncpg.connect(asyncpg_dsn(settings.database_url))
+    await psql.execute(
+        "CREATE TRIGGER notify_cache_tags AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON scores"
+        " EXECUTE FUNCTION notify_cache_tags()"
+    )
+    assert await cached_total(client, path) == 0
+    await psql.execute("INSERT INTO scores (points) VALUES (7)")
+    async with asyncio.timeout(LISTEN_SECONDS):
+        while await read_total(client, path) != 7:
+            await asyncio.sleep(0.01)
+    await psql.close()

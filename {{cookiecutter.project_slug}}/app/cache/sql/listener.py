@@ -2,13 +2,13 @@
 
 One connection of its own to PostgreSQL, outside the pool, for as long as the service runs. It never
 fails: while there is no connection it looks for one, and as nobody heard what was written
-meanwhile, each new connection begins with the invalidation of every tag that triggers can name.
+meanwhile, each new connection begins with the invalidation of everything.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
@@ -16,10 +16,12 @@ import asyncpg
 from sqlalchemy.engine import make_url
 
 from app.cache.engine import CacheEngine
-from app.cache.policy import MAX_TAG_CHARS, Tag
+from app.cache.policy import EVERYTHING, MAX_TAG_CHARS, table_tag
+from app.cache.sql.tables import Tables
 
 CHANNEL = "cache_tags"
 TRIGGER = "notify_cache_tags"
+TABLE = table_tag("")
 # After this long without news the connection is asked, and has as long again to answer.
 HEARTBEAT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -33,21 +35,10 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 log = logging.getLogger("app.cache")
 
 
-def declared_tags(models: Iterable[type]) -> tuple[str, ...]:
-    """What triggers can name: a statement does not say which rows, so templates are families."""
-    declared = (text for model in models for text in getattr(model, "__cache_tags__", ()))
-    return tuple(sorted({Tag.parse(text).family for text in declared}))
-
-
 @asynccontextmanager
-async def listening(
-    cache: CacheEngine, database_url: str, tags: Iterable[str]
-) -> AsyncIterator[None]:
-    """In the block, what is notified is invalidated. PostgreSQL need not answer yet.
-
-    `tags` are invalidated whenever a connection begins.
-    """
-    task = asyncio.create_task(_Listener(cache, database_url, tags).run())
+async def listening(cache: CacheEngine, database_url: str, tables: Tables) -> AsyncIterator[None]:
+    """In the block, what is notified is invalidated. PostgreSQL need not answer yet."""
+    task = asyncio.create_task(_Listener(cache, database_url, tables).run())
     try:
         yield
     finally:
@@ -56,8 +47,9 @@ async def listening(
 
 
 class _Listener:
-    def __init__(self, cache: CacheEngine, database_url: str, tags: Iterable[str]) -> None:
-        self._cache, self._url, self._tags = cache, database_url, frozenset(tags)
+    def __init__(self, cache: CacheEngine, database_url: str, tables: Tables) -> None:
+        self._cache, self._url, self._tables = cache, database_url, tables
+        self._default_schema = ""
         self._heard: set[str] = set()
         self._news = asyncio.Event()
         self._retry_seconds = FIRST_RETRY_SECONDS
@@ -79,6 +71,7 @@ class _Listener:
             connection.add_termination_listener(self._wake)
             async with asyncio.timeout(HEARTBEAT_SECONDS):
                 await self._look_for_triggers(connection)
+                self._default_schema = await connection.fetchval("SELECT current_schema()")
                 await connection.add_listener(CHANNEL, self._hear)
             await self._follow(connection)
         finally:
@@ -108,7 +101,7 @@ class _Listener:
     async def _follow(self, connection: Connection) -> None:
         self._retry_seconds = FIRST_RETRY_SECONDS
         self._cache.recorder.count("listener", "connected")
-        self._heard |= self._tags  # only now: what is written from here on is heard
+        self._heard.add(EVERYTHING)  # only now: what is written from here on is heard
         try:
             while not connection.is_closed():
                 await self._invalidate()
@@ -128,10 +121,20 @@ class _Listener:
 
     async def _invalidate(self) -> None:
         self._news.clear()
-        tags, self._heard = self._heard, set()
-        if tags:
+        heard, self._heard = self._heard, set()
+        if tags := {ended for tag in heard for ended in self._ended_by(tag)}:
             await self._cache.invalidate(*sorted(tags))
             self._cache.recorder.count("listener", "invalidated", len(tags))
+
+    def _ended_by(self, tag: str) -> Set[str]:
+        """For a table also the tags that cover it. Which rows have changed is not known."""
+        if not tag.startswith(TABLE):
+            return {tag}
+        name = tag.removeprefix(TABLE)
+        # Triggers send the schema. Models need not name the default one.
+        tables = {name, name.removeprefix(f"{self._default_schema}.")}
+        declared = {each.family for table in tables for each in self._tables.declared(table)}
+        return declared | {table_tag(table) for table in tables}
 
     def _hear(self, _connection: object, _pid: int, _channel: str, tag: object) -> None:
         # Whoever may connect to the database may notify anything.

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,18 +10,22 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import func
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.cache import Cache, open_cache
 from app.cache.events import Counters
+from app.cache.policy import EVERYTHING
 from app.cache.sql import listener
-from app.cache.sql.listener import declared_tags, listening
+from app.cache.sql.listener import listening
+from app.cache.sql.tables import Tables
 from app.settings import Settings
 from tests.clients import serving
 from tests.faults import fault_proxy
 from tests.services import Services, asyncpg_dsn, free_port
 
-TAGS = ["planets", "planet:*"]
 # What is promised is a second; a busy machine may need longer to reconnect.
 SECONDS = 1.0
 RECONNECT_SECONDS = 10.0
@@ -28,8 +33,56 @@ RECONNECT_SECONDS = 10.0
 Connection = Any  # asyncpg.Connection, which is generic in its stubs alone
 
 
-class Planet:
-    __cache_tags__ = ("planets", "planet:{name}")
+class Base(DeclarativeBase):
+    pass
+
+
+class Planet(Base):
+    __tablename__ = "planets"
+    __cache_tags__ = ("planets", "planet:{id}")
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Star(Base):
+    """One that names the schema which the others leave to the database."""
+
+    __tablename__ = "stars"
+    __table_args__ = ({"schema": "public"},)
+    __cache_tags__ = ("stars",)
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+
+
+class Moon(Base):
+    __tablename__ = "moons"
+    __table_args__ = ({"schema": "far", "info": {"cache_tags": ("skies",)}},)
+    __cache_tags__ = ("moon:{id}",)
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Comet(Base):
+    """One that declares nothing."""
+
+    __tablename__ = "comets"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+# What a change that bypasses the service ends.
+ENDED = {
+    "planets": {"table:planets", "planets", "planet:*"},
+    "stars": {"table:public.stars", "stars"},
+    "far.moons": {"table:far.moons", "skies", "moon:*"},
+    "comets": {"table:comets"},
+}
+CHANGES = [
+    "INSERT INTO {} DEFAULT VALUES",
+    "UPDATE {} SET id = id",
+    "DELETE FROM {}",
+    "TRUNCATE {}",
+]
+TRIGGER = (
+    "CREATE TRIGGER notify_cache_tags AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {}"
+    " EXECUTE FUNCTION notify_cache_tags()"
+)
 
 
 @dataclass
@@ -62,8 +115,8 @@ class World:
     @asynccontextmanager
     async def listening(self, url: str = "") -> AsyncIterator[None]:
         """A listener that is connected and has done what it does then."""
-        async with listening(self.cache, url or self.url, TAGS):
-            await self.until("invalidated", len(TAGS))
+        async with listening(self.cache, url or self.url, Tables(Base.registry)):
+            await self.until("invalidated", 1)
             yield
 
 
@@ -98,19 +151,12 @@ async def until_nobody_listens(psql: Connection) -> None:
 
 
 @pytest.fixture
-async def world(empty_database_url: str, cache_url: str) -> AsyncIterator[World]:
-    psql = await asyncpg.connect(asyncpg_dsn(empty_database_url))
+async def world(database_url: str, cache_url: str) -> AsyncIterator[World]:
+    psql = await asyncpg.connect(asyncpg_dsn(database_url))
     counters = Counters()
     async with open_cache(cache_url, name="test", recorder=counters) as cache:
-        yield World(cache, counters, psql, empty_database_url)
+        yield World(cache, counters, psql, database_url)
     await psql.close()
-
-
-def test_a_statement_names_families_and_static_tags_of_all_models() -> None:
-    class Note:
-        pass
-
-    assert declared_tags([Planet, Note, Planet]) == ("planet:*", "planets")
 
 
 async def test_what_is_notified_is_invalidated_and_nothing_else(world: World) -> None:
@@ -119,6 +165,63 @@ async def test_what_is_notified_is_invalidated_and_nothing_else(world: World) ->
         await world.notify("planets")
         await world.until_gone("planets")
         assert await world.generation("planet:*")
+
+
+@pytest.fixture
+async def tables(world: World) -> None:
+    """With triggers that name no tag."""
+    await world.psql.execute("CREATE SCHEMA far")
+    engine = create_async_engine(world.url)
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    await engine.dispose()
+    for table in ENDED:
+        await world.psql.execute(TRIGGER.format(table))
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize("table", ENDED)
+async def test_a_trigger_without_arguments_ends_its_table_and_what_covers_it(
+    world: World, table: str
+) -> None:
+    all_tags = set().union(*ENDED.values())
+    async with world.listening():
+        for change in CHANGES:
+            await world.renew(*all_tags)
+            await world.psql.execute(change.format(table))
+            await world.until_gone(*ENDED[table])
+            left = {tag for tag in all_tags if await world.generation(tag)}
+            assert left == all_tags - ENDED[table], change
+
+
+@pytest.mark.usefixtures("tables")
+async def test_whoever_writes_may_have_another_default_schema(world: World) -> None:
+    async with world.listening():
+        await world.renew(*ENDED["planets"], *ENDED["far.moons"])
+        await world.psql.execute("SET search_path = far, public")
+        await world.psql.execute("DELETE FROM planets")
+        await world.until_gone(*ENDED["planets"])
+        await world.psql.execute("DELETE FROM moons")
+        await world.until_gone(*ENDED["far.moons"])
+
+
+@pytest.mark.usefixtures("tables")
+async def test_arguments_of_a_trigger_end_beside_its_table(world: World) -> None:
+    trigger = TRIGGER.format("comets").replace("notify_cache_tags()", "notify_cache_tags('sky')")
+    await world.psql.execute(trigger.replace("CREATE TRIGGER", "CREATE OR REPLACE TRIGGER"))
+    async with world.listening():
+        await world.renew("sky", "table:comets")
+        await world.psql.execute("DELETE FROM comets")
+        await world.until_gone("sky", "table:comets")
+
+
+async def test_a_table_that_no_model_knows_is_told_by_its_name(world: World) -> None:
+    await world.psql.execute("CREATE TABLE legacy (id int)")
+    await world.psql.execute(TRIGGER.format("legacy"))
+    async with world.listening():
+        await world.renew("table:legacy")
+        await world.psql.execute("INSERT INTO legacy VALUES (1)")
+        await world.until_gone("table:legacy")
 
 
 async def test_notifications_of_one_turn_are_one_invalidation(
@@ -162,17 +265,16 @@ async def test_a_notification_that_is_no_tag_is_ignored(
         await world.notify(payload)
         await world.notify("planets")
         await world.until_gone("planets")
-    assert world.counters.totals["listener", "invalidated"] == len(TAGS) + 1
+    assert world.counters.totals["listener", "invalidated"] == 2
     assert "no tag" in caplog.text
     assert "\x1b" not in caplog.text
     assert len(caplog.records[-1].getMessage()) < 150
 
 
 async def test_the_connection_begins_with_what_nobody_heard(world: World) -> None:
-    await world.renew(*TAGS, "moons")
+    await world.renew(EVERYTHING)
     async with world.listening():
-        await world.until_gone(*TAGS)
-        assert await world.generation("moons")
+        await world.until_gone(EVERYTHING)
 
 
 async def test_a_lost_connection_is_replaced_and_what_it_missed_invalidated(
@@ -183,9 +285,9 @@ async def test_a_lost_connection_is_replaced_and_what_it_missed_invalidated(
             for pid in await listeners(world.psql):
                 await world.psql.execute("SELECT pg_terminate_backend($1)", pid)
             await world.until("lost", 1)
-            await world.renew(*TAGS)
+            await world.renew(EVERYTHING)
             await world.notify("planets")  # nobody hears it
-        await world.until_gone(*TAGS, seconds=RECONNECT_SECONDS)
+        await world.until_gone(EVERYTHING, seconds=RECONNECT_SECONDS)
         await world.renew("planets")
         await world.notify("planets")
         await world.until_gone("planets")
@@ -198,10 +300,10 @@ async def test_a_connection_that_dies_in_silence_is_noticed(
     async with fault_proxy(world.url) as (proxy, url), world.listening(url):
         await proxy.become("silence")
         await world.until("lost", 1)
-        await world.renew(*TAGS)
+        await world.renew(EVERYTHING)
         await proxy.become("cut")  # what the proxy has swallowed stays lost
         await proxy.become("none")
-        await world.until_gone(*TAGS, seconds=RECONNECT_SECONDS)
+        await world.until_gone(EVERYTHING, seconds=RECONNECT_SECONDS)
 
 
 async def test_a_quiet_connection_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,13 +324,13 @@ async def test_postgres_may_come_after_the_listener(
     monkeypatch.setattr(listener, "LAST_RETRY_SECONDS", 0.2)
     async with fault_proxy(world.url) as (proxy, url):
         await proxy.become("refuse")
-        async with listening(world.cache, url, TAGS):
+        async with listening(world.cache, url, Tables()):
             await until(lambda: bool(caplog.records), SECONDS)
             await proxy.become("cut")
             await until(lambda: proxy.connections >= 3, RECONNECT_SECONDS)
-            await world.renew("planets")
+            await world.renew(EVERYTHING)
             await proxy.become("none")
-            await world.until_gone("planets", seconds=RECONNECT_SECONDS)
+            await world.until_gone(EVERYTHING, seconds=RECONNECT_SECONDS)
     assert sum("retrying" in line for line in caplog.messages) == 1  # not one for each try
 
 
@@ -253,22 +355,15 @@ async def test_a_database_without_triggers_is_told_of_once(
         for pid in await listeners(world.psql):
             await world.psql.execute("SELECT pg_terminate_backend($1)", pid)
         await world.until("connected", 2)
-        await world.until("invalidated", 2 * len(TAGS))
+        await world.until("invalidated", 2)
     assert len(told()) == 1
 
 
 async def test_nothing_is_told_of_a_database_with_triggers(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await world.psql.execute(
-        """
-        CREATE TABLE planets (name text);
-        CREATE FUNCTION notify_cache_tags() RETURNS trigger LANGUAGE plpgsql AS
-            $$ BEGIN PERFORM pg_notify('cache_tags', TG_ARGV[0]); RETURN NULL; END $$;
-        CREATE TRIGGER notify_cache_tags AFTER INSERT ON planets
-            FOR EACH STATEMENT EXECUTE FUNCTION notify_cache_tags('planets');
-        """
-    )
+    await world.psql.execute("CREATE TABLE planets (id int)")
+    await world.psql.execute(TRIGGER.format("planets"))
     async with world.listening():
         assert "no trigger" not in caplog.text
 

@@ -12,9 +12,6 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy.engine import make_url
 
-from app.cache.sql.listener import declared_tags
-from app.countries.models import Country
-from app.currencies.models import Currency
 from app.settings import Settings
 from tests.clients import AUTHORIZED, Client, cache_status, serving, until_hit
 from tests.services import SERVICE, Services, asyncpg_dsn
@@ -153,19 +150,3 @@ async def test_writes_through_the_service_are_seen_as_ever(client: Client) -> No
         await until_hit(client, "/countries/AT")
         await client.patch("/countries/AT", json={"name": name}, headers=AUTHORIZED)
         assert (await client.get("/countries/AT")).json()["name"] == name
-
-
-@pytest.mark.parametrize(
-    ("table", "model"),
-    [("countries", Country), ("country_currencies", Country), ("currencies", Currency)],
-)
-async def test_triggers_name_all_tags_of_the_model(
-    psql: Connection, table: str, model: type
-) -> None:
-    arguments = await psql.fetchval(
-        "SELECT tgargs FROM pg_trigger WHERE tgname = 'notify_cache_tags'"
-        " AND tgrelid = $1::text::regclass",
-        table,
-    )
-    named = arguments.decode().rstrip("\0").split("\0")
-    assert tuple(sorted(named)) == declared_tags([model])
