@@ -40,7 +40,7 @@ async def client(settings: Settings) -> AsyncIterator[Client]:
     app = create_app(settings.model_copy(update={"cache_listen": True}))
 
     @app.get("/total")
-    @cache(expire=300, tags=["scores"])
+    @cache(expire=300, manual=["scores"])
     async def total(session: ReadSessionDep) -> int:
         return await session.scalar(select(func.sum(Score.points))) or 0
 
