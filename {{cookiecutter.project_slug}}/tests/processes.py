@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 
@@ -12,16 +13,23 @@ from app.settings import Settings
 from tests.clients import TOKEN
 from tests.services import SERVICE, free_port
 
-START_SECONDS, STOP_SECONDS = 30, 10
+START_SECONDS, STOP_SECONDS = 60, 10
 
 
 @asynccontextmanager
-async def uvicorn(settings: Settings) -> AsyncIterator[str]:
-    """The URL of a server in a process of its own, which ends with the block."""
+async def uvicorn(
+    settings: Settings, *, app: str = "app.main:app", log: Path | None = None, **environment: str
+) -> AsyncIterator[str]:
+    """The URL of a server in a process of its own, which ends with the block.
+
+    What it logs goes to the file `log`.
+    """
     port = free_port()
+    stderr = log.open("wb") if log else None
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port)),
+        *(sys.executable, "-m", "uvicorn", app, "--port", str(port)),
         cwd=SERVICE,
+        stderr=stderr,
         env={
             **os.environ,
             "ENVIRONMENT": "test",
@@ -29,8 +37,11 @@ async def uvicorn(settings: Settings) -> AsyncIterator[str]:
             "DATABASE_URL": settings.database_url,
             "CACHE_URL": settings.cache_url,
             "LOG_LEVEL": "WARNING",
+            **environment,
         },
     )
+    if stderr:
+        stderr.close()
     url = f"http://127.0.0.1:{port}"
     try:
         await _until_it_answers(url)

@@ -1,0 +1,61 @@
+"""The library over real servers, which all tests of a variant share. Each has data of its own, a
+shelf."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import get_args
+
+import pytest
+import pytest_asyncio
+from sqlalchemy.engine import make_url
+
+from tests.clients import make_settings
+from tests.conftest import REDIS_DATABASES, shared
+from tests.integration.cache.library.client import Library, Process, Servers, Variant, library_of
+from tests.processes import uvicorn
+from tests.services import Services, database
+
+APP = "tests.integration.cache.library.app:app"
+VARIANTS: dict[Variant, dict[str, str]] = {
+    "tags": {"ENVIRONMENT": "test", "LIBRARY_TAGS": "yes"},
+}
+
+
+@pytest_asyncio.fixture(
+    scope="session",
+    loop_scope="session",
+    # One worker of xdist starts the servers of a variant, and runs all of its tests.
+    params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in VARIANTS],
+)
+async def library(
+    request: pytest.FixtureRequest,
+    services: Services,
+    worker_number: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Library]:
+    folder = tmp_path_factory.mktemp(f"library-{request.param}")
+    cache = make_url(services.cache_url).set(database=str(worker_number % REDIS_DATABASES))
+    template = request.config.stash[shared]["template"]
+    async with database(services, template) as database_url, AsyncExitStack() as stack:
+        environment = {
+            "SERVICE_NAME": f"library-{request.param}",
+            "DATABASE_URL": database_url,
+            "CACHE_URL": cache.render_as_string(hide_password=False),
+            "LOG_LEVEL": "INFO",
+            "LIBRARY_GATES": str(folder),
+            **VARIANTS[request.param],
+        }
+
+        async def start(name: Process) -> None:
+            plain = {"ENVIRONMENT": "test", "LIBRARY_EXPIRE": "0"} if name == "plain" else {}
+            log = folder / f"{name}.log"
+            process = uvicorn(settings, app=APP, log=log, **environment | plain)
+            urls[name] = await stack.enter_async_context(process)
+
+        urls: dict[Process, str] = {}
+        cache_url = environment["CACHE_URL"]
+        settings = make_settings(database_url=database_url, cache_url=cache_url)
+        await asyncio.gather(*map(start, get_args(Process)))
+        servers = Servers(request.param, urls, environment, folder)
+        yield await stack.enter_async_context(library_of(servers))
