@@ -13,8 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cache import Cache, open_cache
 from app.cache.events import Recorder
-from app.cache.sql.commit import invalidate_on_commit
-from app.cache.sql.observer import Observer
+from app.cache.sql.observer import observe
 from app.cache.sql.tables import Tables
 from app.database import Base, Sessions, create_engine, create_sessions
 from app.resources import import_models
@@ -52,8 +51,7 @@ async def open_service(
     sessions = create_sessions(engine)
     try:
         async with _open_cache(settings, tables, recorder) as cache:
-            Observer(engine.sync_engine)
-            invalidate_on_commit(sessions.write, cache, strict=settings.cache_strict_writes)
+            observe(engine, cache, tables, strict=settings.cache_strict_writes)
             yield Service(settings, engine, sessions, cache, tables)
     finally:
         await engine.dispose()

@@ -9,6 +9,7 @@ from app.cache.http.middleware import CacheMiddleware
 from app.cache.http.safety import shared_dependency
 from app.cache.opening import open_cache
 from app.cache.policy import Policy, PolicyError
+from app.cache.sql.sessions import invalidate
 
 __all__ = [
     "Cache",
@@ -20,6 +21,7 @@ __all__ = [
     "PolicyError",
     "RedisBackend",
     "cache",
+    "invalidate",
     "open_cache",
     "shared_dependency",
 ]

@@ -6,13 +6,13 @@ from typing import Any
 from unittest.mock import patch
 
 from sqlalchemy import event
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
 
 from app.cache import flights, store
 from app.cache.backends.redis.backend import RedisBackend
 from app.cache.backends.redis.server import Server
 from app.cache.entry import Entry
-from app.cache.sql import commit
+from app.cache.sql import commit, sessions
 from app.cache.writes import Writes
 
 
@@ -20,7 +20,7 @@ async def _nothing(*_: object) -> None:
     """Says that it is done."""
 
 
-_release, _judge, _collect = RedisBackend.release, store._judge, commit._Hooks.collect_flush
+_release, _judge, _collect = RedisBackend.release, store._judge, sessions._after_flush
 
 
 async def _release_as_unchanged(
@@ -33,16 +33,16 @@ def _judge_as_valid(entry: Entry | None, now: int, *, valid: bool) -> Any:
     return _judge(entry, now, valid=True)
 
 
-def _collect_until_rollback(hooks: commit._Hooks, session: Session, *arguments: Any) -> None:
+def _collect_until_rollback(session: Session, flush: UOWTransaction) -> None:
     """A flush that fails in a SAVEPOINT ends a transaction of its own, which is not nested."""
-    _collect(hooks, session, *arguments)
+    _collect(session, flush)
     if not event.contains(session, "after_soft_rollback", _forget):
         event.listen(session, "after_soft_rollback", _forget)
 
 
 def _forget(session: Session, previous: SessionTransaction) -> None:
     if not previous.nested:
-        commit._changes(session)._names.clear()
+        sessions._changes(session)._names.clear()
 
 
 # What is replaced, and by what.
@@ -55,7 +55,7 @@ MECHANISMS: dict[str, tuple[object, str, object]] = {
     "doubt": (commit, "is_refusal", lambda _error: True),
     "renewal": (Writes, "_renew", _nothing),
     "owed": (Writes, "owed", property(lambda _: frozenset())),
-    "savepoint": (commit._Hooks, "collect_flush", _collect_until_rollback),
+    "savepoint": (sessions, "_after_flush", _collect_until_rollback),
 }
 
 

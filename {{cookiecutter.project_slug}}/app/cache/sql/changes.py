@@ -1,5 +1,4 @@
-"""What a transaction changed, as tags: those that models declare, for the rows of a flush and for
-the models of a bulk statement.
+"""What a transaction changed, as tags: those of tables, and those that models declare.
 
 Where the rows or their old values are not known, the families stand for them: each entry under a
 template carries its family.
@@ -13,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import CHAR, REAL, DateTime, Float, Numeric, Uuid
 from sqlalchemy.dialects.postgresql import CITEXT
-from sqlalchemy.orm import InstanceState, Mapper
+from sqlalchemy.orm import InstanceState, Mapper, UOWTransaction
 from sqlalchemy.orm.attributes import get_history
 from sqlalchemy.orm.base import PassiveFlag
 from sqlalchemy.types import NULLTYPE, TypeEngine
@@ -35,6 +34,14 @@ class Changes:
         """Whether there is no transaction in the database yet."""
         self.is_over = False
         """Whether it has ended: what comes now belongs to another one."""
+        self.flush: UOWTransaction | None = None
+        """The last one that began, and has not told its rows."""
+
+    @property
+    def rows_follow(self) -> bool:
+        """Whether a flush sends its statements, and tells its rows after them."""
+        transaction = getattr(self.flush, "transaction", None)
+        return transaction is not None and transaction.is_active
 
     @property
     def tags(self) -> list[str]:
@@ -51,17 +58,16 @@ class Changes:
         for family, names in other._names.items():
             for name in names:
                 self.add(name, family)
+        self.flush = self.flush or other.flush
 
     def add_row(self, state: InstanceState[Any]) -> None:
         for tag, family in _declared(state.mapper):
             for name in _names(tag, family, state) if tag.fields else (family,):
                 self.add(name, family)
 
-    def add_model(self, mapper: Mapper[Any]) -> None:
-        """Any of its rows, those of its subclasses included: a statement does not say which."""
-        for each in mapper.self_and_descendants:
-            for _, family in _declared(each):
-                self.add(family, family)
+    def add_families(self, families: Iterable[str]) -> None:
+        for family in families:
+            self.add(family, family)
 
 
 @cache

@@ -1,9 +1,9 @@
-"""Writes that cannot forget: what a transaction changed is fenced around its COMMIT.
+"""The fence around each COMMIT of an engine: what its transaction changed is invalidated.
 
-Session events collect the tags of each flush and of each ORM-enabled bulk statement, for as long as
-the transaction lasts. The fence is around the COMMIT itself, where the dialect sends it: no event
-comes later, so nothing that listeners change is missed; SAVEPOINTs do not pass there. Readers are
-held off before the COMMIT and told after it, so that the response of a write cannot begin earlier.
+It is around the COMMIT itself, where the dialect sends it: no event comes later, so nothing that
+listeners change is missed; SAVEPOINTs do not pass there. Readers are held off before the COMMIT and
+told after it, so that the response of a write cannot begin earlier. Statements (`observer.py`) and
+flushes (`sessions.py`) say what changed.
 """
 
 import logging
@@ -11,11 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Dialect, Engine, event
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction
+from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import await_only
 
@@ -23,124 +21,29 @@ from app.cache.backends.base import CacheUnavailable
 from app.cache.engine import CacheEngine
 from app.cache.sql.changes import Changes
 from app.cache.sql.doubt import Doubt, is_refusal
-from app.cache.writes import Writes
 
-_CHANGES, _FENCE = "cache_changes", "cache_fence"
+_FENCE = "cache_fence"
 
 log = logging.getLogger("app.cache")
 
 
-def invalidate_on_commit(
-    sessions: async_sessionmaker[Any], cache: CacheEngine, *, strict: bool = False
-) -> None:
-    """From now on the sessions that `sessions` makes invalidate what they change.
+@dataclass(frozen=True, slots=True, eq=False)
+class Fencing:
+    """Who is told of the writes of an engine, and whether a write fails that cannot be told."""
 
-    When the cache cannot be told, a write goes on and its invalidation is repeated until it is
-    taken; with `strict` its COMMIT raises CacheUnavailable instead, and nothing is written.
-    """
-    fenced = type("FencedSession", (Session,), {})
-    sessions.configure(sync_session_class=fenced)
-    hooks = _Hooks(cache.writes, strict=strict)
-    event.listen(fenced, "after_begin", hooks.begin)
-    event.listen(fenced, "after_flush", hooks.collect_flush)
-    event.listen(fenced, "do_orm_execute", hooks.collect_statement)
-    event.listen(fenced, "after_commit", hooks.end)
-
-
-def invalidate(session: AsyncSession | Session, *tags: str) -> None:
-    """Adds tags to what the COMMIT of this session invalidates: for textual SQL and Core tables."""
-    changes = _changes(session)
-    for tag in tags:
-        changes.add(tag, tag)
-
-
-def _changes(session: AsyncSession | Session) -> Changes:
-    changes: Changes | None = session.info.get(_CHANGES)
-    if changes is None or changes.is_over:
-        changes = session.info[_CHANGES] = Changes()
-    return changes
-
-
-class _Hooks:
-    """The events of one session class. The hooks run in the greenlet of an AsyncSession."""
-
-    def __init__(self, writes: Writes, *, strict: bool) -> None:
-        self._writes, self._strict = writes, strict
-
-    def begin(self, session: Session, _: SessionTransaction, connection: Connection) -> None:
-        """From here on the session collects for the transaction of the connection.
-
-        Who else works in that transaction collects for it too: it has one COMMIT.
-        """
-        if connection.dialect not in _fenced:
-            _fence(connection.dialect)
-        changes = _changes(session)
-        changes.is_loose = False
-        fence = _Fence(changes, self._writes, self._strict, connection.engine)
-        fence = connection.info.setdefault(_FENCE, fence)
-        if fence.changes is not changes:
-            fence.changes.update(changes)
-            session.info[_CHANGES] = fence.changes
-
-    def collect_flush(self, session: Session, flush: UOWTransaction) -> None:
-        changes = _changes(session)
-        # More than the new, dirty and deleted objects of the session: also what they drag along.
-        for state, (is_delete, only_for_order) in flush.states.items():
-            if is_delete or not only_for_order:
-                changes.add_row(state)
-
-    def collect_statement(self, state: ORMExecuteState) -> None:
-        if state.bind_mapper is not None and (
-            state.is_insert or state.is_update or state.is_delete
-        ):
-            _changes(state.session).add_model(state.bind_mapper)
-
-    def end(self, session: Session) -> None:
-        """After a commit that sent no COMMIT, what `invalidate` named is told all the same."""
-        changes: Changes | None = session.info.get(_CHANGES)
-        if changes and changes.is_loose and not session.in_nested_transaction():
-            changes.is_over = True
-            await_only(self._writes.invalidate(*changes.tags))
-
-
-@dataclass(slots=True)
-class _Fence:
-    """Goes around the COMMIT of one transaction of a connection."""
-
-    changes: Changes
-    writes: Writes
+    cache: CacheEngine
     strict: bool
-    engine: Engine
-
-    def commit(self, commit: Callable[[], None], roll_back: Callable[[], None]) -> None:
-        tags = self.changes.tags
-        if not tags:
-            return commit()
-        hold = await_only(self.writes.hold(tags))
-        if self.strict and not hold.told:
-            roll_back()
-            await_only(self.writes.release(hold, changed=False))
-            raise CacheUnavailable("the cache cannot be told of this write")
-        try:
-            commit()
-        except BaseException as error:
-            if is_refusal(error):
-                await_only(self.writes.release(hold, changed=False))
-            else:
-                self.writes.doubt(hold, Doubt(self.engine).is_over)
-            raise
-        try:
-            await_only(self.writes.release(hold, changed=True))
-        except Exception:  # it would make commit() fail although the row is stored
-            log.exception("invalidation failed after COMMIT: %s", ", ".join(hold.tags))
 
 
-_fenced: WeakSet[Dialect] = WeakSet()
+# By dialect: that is the one thing which an engine shares with those made from it by options.
+_fencing: WeakKeyDictionary[Dialect, Fencing] = WeakKeyDictionary()
 
 
-def _fence(dialect: Dialect) -> None:
+def fence_commits(dialect: Dialect, fencing: Fencing) -> None:
     """From now on each COMMIT that the dialect sends goes through the fence of its connection."""
-    _fenced.add(dialect)
+    if dialect in _fencing:
+        raise ValueError("a cache is told of the writes of this engine already")
+    _fencing[dialect] = fencing
     for end in ("", "_twophase"):
         commit, roll_back = (
             getattr(dialect, f"do_commit{end}"),
@@ -148,6 +51,54 @@ def _fence(dialect: Dialect) -> None:
         )
         setattr(dialect, f"do_commit{end}", partial(_commit, commit, roll_back))
         setattr(dialect, f"do_rollback{end}", partial(_roll_back, roll_back))
+
+
+def fencing_of(dialect: Dialect) -> Fencing | None:
+    return _fencing.get(dialect)
+
+
+def fence_of(connection: Connection, changes: Changes | None = None) -> "Fence | None":
+    """The fence of the transaction of a connection, made now if there is none.
+
+    None where no cache is told of the writes of its engine.
+    """
+    fence: Fence | None = connection.info.get(_FENCE)
+    if fence is None and (fencing := _fencing.get(connection.dialect)):
+        fence = Fence(changes or Changes(), fencing, connection.engine)
+        connection.info[_FENCE] = fence
+    return fence
+
+
+@dataclass(slots=True)
+class Fence:
+    """Goes around the COMMIT of one transaction of a connection."""
+
+    changes: Changes
+    fencing: Fencing
+    engine: Engine
+
+    def commit(self, commit: Callable[[], None], roll_back: Callable[[], None]) -> None:
+        tags = self.changes.tags
+        if not tags:
+            return commit()
+        writes = self.fencing.cache.writes
+        hold = await_only(writes.hold(tags))
+        if self.fencing.strict and not hold.told:
+            roll_back()
+            await_only(writes.release(hold, changed=False))
+            raise CacheUnavailable("the cache cannot be told of this write")
+        try:
+            commit()
+        except BaseException as error:
+            if is_refusal(error):
+                await_only(writes.release(hold, changed=False))
+            else:
+                writes.doubt(hold, Doubt(self.engine).is_over)
+            raise
+        try:
+            await_only(writes.release(hold, changed=True))
+        except Exception:  # it would make commit() fail although the row is stored
+            log.exception("invalidation failed after COMMIT: %s", ", ".join(hold.tags))
 
 
 def _commit(
@@ -177,8 +128,11 @@ def _roll_back(
     roll_back(connection, *arguments, **options)
 
 
-def _ended(connection: Connection | PoolProxiedConnection) -> _Fence | None:
-    fence: _Fence | None = connection.info.pop(_FENCE, None)
+def _ended(connection: Connection | PoolProxiedConnection) -> Fence | None:
+    try:
+        fence: Fence | None = connection.info.pop(_FENCE, None)
+    except NotImplementedError:  # SQLAlchemy's own first look at the server
+        return None
     if fence is not None:
         fence.changes.is_over = True
     return fence

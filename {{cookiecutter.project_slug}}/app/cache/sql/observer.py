@@ -1,21 +1,39 @@
-"""The statements of an engine, told to the computations that run them."""
+"""The statements of an engine: what they read is told to the computation that runs them, and what
+they change to the fence around their COMMIT."""
 
 from sqlalchemy import Connection, event
-from sqlalchemy.engine import Engine, ExecutionContext
+from sqlalchemy.engine import ExecutionContext
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.cache.engine import CacheEngine
 from app.cache.reads import recording
 from app.cache.sql.catalog import Catalog
-from app.cache.sql.statements import effect_of
+from app.cache.sql.commit import Fencing, fence_commits, fence_of
+from app.cache.sql.sessions import listen_to_sessions
+from app.cache.sql.statements import Effect, effect_of
+from app.cache.sql.tables import Tables
 
 
-class Observer:
-    """Notes what the statements of an engine read, for the computation that runs them."""
+def observe(
+    engine: AsyncEngine, cache: CacheEngine, tables: Tables, *, strict: bool = False
+) -> None:
+    """From now on the cache knows what is read and changed through the engine, whoever does it:
+    sessions of any kind, connections, statements of the ORM and of Core.
 
-    def __init__(self, engine: Engine) -> None:
+    When the cache cannot be told, a write goes on and its invalidation is repeated until it is
+    taken; with `strict` its COMMIT raises CacheUnavailable instead, and nothing is written.
+    """
+    fence_commits(engine.dialect, Fencing(cache, strict))
+    event.listen(engine.sync_engine, "before_cursor_execute", _Observer(tables).note)
+    listen_to_sessions()
+
+
+class _Observer:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
         self._catalog: Catalog | None = None
-        event.listen(engine, "before_cursor_execute", self._before)
 
-    def _before(
+    def note(
         self,
         connection: Connection,
         _cursor: object,
@@ -24,15 +42,34 @@ class Observer:
         context: ExecutionContext | None,
         _many: bool,
     ) -> None:
+        effect = effect_of(getattr(context, "compiled", None), statement)
+        if effect.changes:
+            self._note_changes(effect, connection, context)
         reads = recording.get()
         if reads is None:
             return
-        effect = effect_of(getattr(context, "compiled", None), statement)
         reads.tables |= effect.reads
         if reads.unclear is None:
             reads.unclear = self._known(connection).unclear_reads(effect)
+
+    def _note_changes(
+        self, effect: Effect, connection: Connection, context: ExecutionContext | None
+    ) -> None:
+        if (fence := fence_of(connection)) is not None:
+            rows_follow = fence.changes.rows_follow and _is_of_flush(connection, context)
+            ended = self._tables.ended_by(effect.changes, rows_follow=rows_follow)
+            fence.changes.add_families(ended)
 
     def _known(self, connection: Connection) -> Catalog:
         if self._catalog is None:
             self._catalog = Catalog.ask(connection)
         return self._catalog
+
+
+def _is_of_flush(connection: Connection, context: ExecutionContext | None) -> bool:
+    """Whether the ORM made the statement for rows of models, and no listener of the flush did.
+
+    It compiles those through a cache of the mapper; association tables have no mapper.
+    """
+    compiled_cache = getattr(context, "execution_options", {}).get("compiled_cache")
+    return compiled_cache is not connection.get_execution_options().get("compiled_cache")

@@ -28,16 +28,19 @@ class Tables:
 
     def __init__(self, *registries: registry) -> None:
         self._declared: defaultdict[str, set[Tag]] = defaultdict(set)
+        self._beside_rows: defaultdict[str, set[Tag]] = defaultdict(set)
         self._dragged: defaultdict[Change, set[Change]] = defaultdict(set)
         for each in registries:
-            for mapper in each.mappers:
-                for tag in _declared_tags(mapper):
-                    for table in mapper.tables:
-                        self._declared[_full_name(table)].add(tag)
             for table in each.metadata.tables.values():
-                self._declared[table.fullname].update(_tags_of_table(table))
+                self._beside_rows[table.fullname].update(_tags_of_table(table))
                 for constraint in table.foreign_key_constraints:
                     self._add_actions(constraint)
+            for mapper in each.mappers:
+                for part in mapper.tables:
+                    self._declared[_full_name(part)].update(_declared_tags(mapper))
+        self._add_tables_of_several(mapper for each in registries for mapper in each.mappers)
+        for name, tags in self._beside_rows.items():
+            self._declared[name] |= tags
         self._tables = {table: table for table in self._declared}
         self._families = {table_tag(table): table_tag(table) for table in self._declared}
         for tags in self._declared.values():
@@ -74,15 +77,38 @@ class Tables:
                     f"tells with invalidate, write reads=[], manual=[{table!r}]"
                 )
 
+    @lru_cache(maxsize=1024)  # noqa: B019 - for as long as the process
+    def ended_by(self, changes: frozenset[Change], *, rows_follow: bool = False) -> Set[str]:
+        """The tags that stand for all rows of the changed tables, and of those dragged along.
+
+        With `rows_follow` the rows that the changes name are told by themselves.
+        """
+        dragged = self.dragged_along(changes)
+        whole = dragged if rows_follow else changes | dragged
+        names = {table_tag(change.table) for change in changes | dragged}
+        for tables, declared in ((whole, self._declared), (changes, self._beside_rows)):
+            for change in tables:
+                names.update(tag.family for tag in declared.get(change.table, ()))
+        return frozenset(names)
+
     def dragged_along(self, changes: Iterable[Change]) -> frozenset[Change]:
-        """The changes and what PostgreSQL does because of them: ON DELETE, ON UPDATE."""
+        """What PostgreSQL does because of the changes: ON DELETE, ON UPDATE."""
         found, pending = set[Change](), list(changes)
         while pending:
-            change = pending.pop()
-            if change not in found:
-                found.add(change)
-                pending += self._dragged.get(change, ())
+            new = self._dragged.get(pending.pop(), set()) - found
+            found |= new
+            pending += new
         return frozenset(found)
+
+    def _add_tables_of_several(self, mappers: Iterable[Mapper[Any]]) -> None:
+        """A row of one model is a row of the other, which the flush of the first does not know."""
+        bases = defaultdict[str, set[Mapper[Any]]](set)
+        for mapper in mappers:
+            for table in mapper.tables:
+                bases[_full_name(table)].add(mapper.base_mapper)
+        for name, of_table in bases.items():
+            if len(of_table) > 1:
+                self._beside_rows[name] |= self._declared[name]
 
     def _add_actions(self, constraint: ForeignKeyConstraint) -> None:
         parent, child = constraint.referred_table.fullname, constraint.table.fullname

@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 from sqlalchemy.orm import DeclarativeBase
 
 from app.cache import Cache, open_cache
-from app.cache.sql.commit import invalidate_on_commit
+from app.cache.sql.observer import observe
+from app.cache.sql.tables import Tables
 
 
 @dataclass
@@ -18,6 +19,10 @@ class World:
     sessions: async_sessionmaker[Any]
     engine: AsyncEngine
     tags: Sequence[str]
+
+    @property
+    def url(self) -> str:
+        return self.engine.url.render_as_string(hide_password=False)
 
     @asynccontextmanager
     async def invalidated(self, *expected: str) -> AsyncIterator[None]:
@@ -33,14 +38,24 @@ class World:
 
 
 @asynccontextmanager
+async def observed(
+    base: type[DeclarativeBase], database_url: str, cache: Cache, *, strict: bool = False
+) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(database_url)
+    observe(engine, cache, Tables(base.registry), strict=strict)
+    yield engine
+    await engine.dispose()
+
+
+@asynccontextmanager
 async def fenced(
     base: type[DeclarativeBase], tags: Sequence[str], database_url: str, cache_url: str
 ) -> AsyncIterator[World]:
-    engine = create_async_engine(database_url)
-    sessions = async_sessionmaker(engine, expire_on_commit=False)
-    async with engine.begin() as connection:
-        await connection.run_sync(base.metadata.create_all)
-    async with open_cache(cache_url, name="test") as cache:
-        invalidate_on_commit(sessions, cache)
+    async with (
+        open_cache(cache_url, name="test") as cache,
+        observed(base, database_url, cache) as engine,
+    ):
+        async with engine.begin() as connection:
+            await connection.run_sync(base.metadata.create_all)
+        sessions = async_sessionmaker(engine, expire_on_commit=False)
         yield World(cache, sessions, engine, tags)
-    await engine.dispose()

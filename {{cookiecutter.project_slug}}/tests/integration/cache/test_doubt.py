@@ -16,7 +16,8 @@ from app.cache.events import Counters
 from app.cache.flights import Miss
 from app.cache.policy import Policy
 from app.cache.reads import Learned
-from app.cache.sql.commit import invalidate_on_commit
+from app.cache.sql.observer import observe
+from app.cache.sql.tables import Tables
 from app.cache.store import Computed
 from tests.faults import FaultProxy, fault_proxy
 
@@ -67,7 +68,7 @@ class World:
             proxied, connect_args={"command_timeout": TIMEOUT_SECONDS, "timeout": 1}
         )
         self.sessions = async_sessionmaker(self.slow_engine, expire_on_commit=False)
-        invalidate_on_commit(self.sessions, writer)
+        observe(self.slow_engine, writer, Tables(Base.registry))
 
     async def read(self, through: Cache | None = None) -> int:
         async def compute() -> Computed:
@@ -96,7 +97,7 @@ class World:
         async with asyncio.timeout(WAIT_SECONDS):
             end = asyncio.get_running_loop().time() + seconds
             while asyncio.get_running_loop().time() < end:
-                assert self.writer.pending == 2  # its tag, and counter:?
+                assert self.writer.pending == 3  # its tag, counter:? and table:counters
                 for cache in (self.reader, self.writer):
                     assert await self.read(cache) == expected
                     assert (await cache.store.lookup("key", [TAG, "counter:*"])).entry is None
@@ -174,7 +175,9 @@ async def test_a_commit_that_outlasts_its_client_is_seen(world: World) -> None:
 
 async def test_a_commit_that_outlasts_its_hold_keeps_it(world: World) -> None:
     await world.execute(SLOW_COMMIT.replace("2.0 s", "1.2 s"))
-    world.sessions.configure(bind=world.engine)  # without a timeout
+    patient = create_async_engine(world.engine.url)  # without a timeout
+    observe(patient, world.writer, Tables(Base.registry))
+    world.sessions.configure(bind=patient)
     writing = asyncio.create_task(world.write(1))
     async with asyncio.timeout(WAIT_SECONDS):
         while (await world.reader.backend.begin("key", [TAG], "t")).generations is not None:
@@ -184,6 +187,7 @@ async def test_a_commit_that_outlasts_its_hold_keeps_it(world: World) -> None:
         assert begun.generations is None or await world.stored() == 1
         await asyncio.sleep(0.02)
     await writing
+    await patient.dispose()
     assert counted(world) == {"open": 0, "settled": 0}
     await world.becomes_hit(1)
 

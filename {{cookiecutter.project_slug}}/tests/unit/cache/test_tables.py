@@ -91,7 +91,6 @@ def test_a_table_is_covered_by_the_tags_of_its_models(
 
 def test_a_delete_drags_along_what_cascades_however_deep() -> None:
     assert TABLES.dragged_along([Change("authors", "delete")]) == {
-        Change("authors", "delete"),
         Change("books", "delete"),
         Change("loans", "update"),
         Change("book_genres", "delete"),
@@ -99,14 +98,11 @@ def test_a_delete_drags_along_what_cascades_however_deep() -> None:
 
 
 def test_an_update_drags_along_what_follows_the_key() -> None:
-    assert TABLES.dragged_along([Change("authors", "update")]) == {
-        Change("authors", "update"),
-        Change("books", "update"),
-    }
+    assert TABLES.dragged_along([Change("authors", "update")]) == {Change("books", "update")}
 
 
 def test_an_insert_drags_nothing_along() -> None:
-    assert TABLES.dragged_along([Change("authors", "insert")]) == {Change("authors", "insert")}
+    assert not TABLES.dragged_along([Change("authors", "insert")])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from sqlalchemy import ColumnClause, column, func, literal_column, select, table, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.cache.sql.commit import invalidate
+from app.cache import invalidate
 from app.database import ReadSessionDep, WriteSession, WriteSessionDep
 from tests.integration.cache.library.declared import cached, reading
 from tests.integration.cache.library.models import Author, Book
