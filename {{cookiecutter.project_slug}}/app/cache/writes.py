@@ -194,7 +194,7 @@ class Writes:
         if self._owed:
             log.error(
                 "closing before the cache took %d invalidations: what depends on them may be old"
-                " until it expires: %s",
+                " until it expires, or until `Cache.clear()`: %s",
                 len(self._owed),
                 ", ".join(list(self._owed)[:MAX_SHOWN_TAGS]),
             )

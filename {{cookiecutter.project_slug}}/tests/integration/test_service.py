@@ -2,11 +2,16 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -15,9 +20,9 @@ from app.database import ReadSessionDep
 from app.main import create_app
 from app.service import open_service
 from app.settings import Settings
-from tests.clients import Client, serving, until_hit
+from tests.clients import Client, cache_status, serving, until_hit
 from tests.faults import FaultProxy, fault_proxy
-from tests.services import asyncpg_dsn
+from tests.services import SERVICE, asyncpg_dsn, free_port
 
 DRAIN_SECONDS = 1.0
 LISTEN_SECONDS = 5.0
@@ -36,8 +41,14 @@ class Score(Base):
 
 @pytest.fixture
 async def client(settings: Settings) -> AsyncIterator[Client]:
-    """Of a service with cached routes over a table of its own."""
-    app = create_app(settings.model_copy(update={"cache_listen": True}))
+    async with serving_scores(settings) as client:
+        yield client
+
+
+@asynccontextmanager
+async def serving_scores(settings: Settings) -> AsyncIterator[Client]:
+    """A service with cached routes over a table of its own."""
+    app = create_app(settings)
 
     @app.get("/total")
     @cache(expire=300, manual=["scores"])
@@ -125,18 +136,80 @@ async def test_the_end_says_what_has_not_been_told(
     assert "scores" in said
 
 
+MIGRATION = """
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = "scores", None, None, None
+
+
+def upgrade():
+    op.execute("INSERT INTO scores (points) VALUES (5)")
+
+
+def downgrade():
+    op.execute("DELETE FROM scores")
+"""
+
+
+@pytest.fixture
+def migrations(settings: Settings, tmp_path: Path) -> Config:
+    """With one more, that changes rows."""
+    (tmp_path / "scores.py").write_text(MIGRATION)
+    config = Config(SERVICE / "alembic.ini")
+    config.attributes |= {"database_url": settings.database_url, "cache_url": settings.cache_url}
+    folders = [str(SERVICE / "migrations" / "versions"), str(tmp_path)]
+    config.set_main_option("version_locations", os.pathsep.join(folders))
+    return config
+
+
+@pytest.mark.parametrize("path", ["/total", "/untagged-total"])
+async def test_what_a_migration_changes_is_seen_by_the_next_read(
+    client: Client, migrations: Config, path: str
+) -> None:
+    assert await cached_total(client, path) == 0
+    await asyncio.to_thread(command.upgrade, migrations, "heads")
+    assert await read_total(client, path) == 5
+    assert await cached_total(client, path) == 5
+    await asyncio.to_thread(command.downgrade, migrations, "scores@base")
+    assert await read_total(client, path) == 0
+
+
+async def test_without_a_migration_to_apply_the_cache_is_left_alone(
+    client: Client, migrations: Config
+) -> None:
+    await asyncio.to_thread(command.upgrade, migrations, "heads")
+    await cached_total(client)
+    await asyncio.to_thread(command.upgrade, migrations, "heads")
+    assert cache_status(await client.get("/total")) == "hit"
+
+
+async def test_a_migration_without_the_cache_is_applied_and_says_what_was_not_told(
+    client: Client,
+    migrations: Config,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.cache.engine.DRAIN_SECONDS", 0.1)
+    migrations.attributes["cache_url"] = f"redis://127.0.0.1:{free_port()}/0"
+    await asyncio.to_thread(command.upgrade, migrations, "heads")
+    assert await read_total(client) == 5
+    (said,) = [line.getMessage() for line in caplog.records if line.levelno == logging.ERROR]
+    assert "Cache.clear()" in said
+
+
 @pytest.mark.parametrize("path", ["/total", "/untagged-total"])
 async def test_what_psql_writes_is_seen_where_the_table_has_a_trigger(
-    client: Client, settings: Settings, path: str
+    settings: Settings, path: str
 ) -> None:
     psql = await asyncpg.connect(asyncpg_dsn(settings.database_url))
-    await psql.execute(
-        "CREATE TRIGGER notify_cache_tags AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON scores"
-        " EXECUTE FUNCTION notify_cache_tags()"
-    )
-    assert await cached_total(client, path) == 0
-    await psql.execute("INSERT INTO scores (points) VALUES (7)")
-    async with asyncio.timeout(LISTEN_SECONDS):
-        while await read_total(client, path) != 7:
-            await asyncio.sleep(0.01)
+    async with serving_scores(settings.model_copy(update={"cache_listen": True})) as client:
+        await psql.execute(
+            "CREATE TRIGGER notify_cache_tags AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE"
+            " ON scores EXECUTE FUNCTION notify_cache_tags()"
+        )
+        assert await cached_total(client, path) == 0
+        await psql.execute("INSERT INTO scores (points) VALUES (7)")
+        async with asyncio.timeout(LISTEN_SECONDS):
+            while await read_total(client, path) != 7:
+                await asyncio.sleep(0.01)
     await psql.close()
