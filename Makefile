@@ -16,6 +16,11 @@ BAKE = @mkdir -p $(1)/country-service && \
 	$(RUN) cookiecutter . --default-config --no-input --overwrite-if-exists --output-dir $(1)
 SERVICE = $(MAKE) --no-print-directory UV="$(UV)" PYTEST_ARGS= -C
 
+# What is only ours is tested in the environment of a service, under its settings and with its fixtures.
+IN_SERVICE = cd .baked/country-service && $(RUN)
+TEST_IN_SERVICE = $(IN_SERVICE) python -m pytest -c pyproject.toml -p tests.conftest -n 2 \
+	--confcutdir ../../tests/service ../../tests/service
+
 # What all that is measured runs on, in the versions of the service.
 COMMON = fastapi|starlette|pydantic|pydantic-core|uvicorn|uvloop|httptools
 
@@ -37,6 +42,8 @@ test: setup ## test the template, then a generated service; TEST_SERVICES and PY
 	@$(MAKE) --no-print-directory baked
 	@echo "== Testing the service: cd .baked/country-service && make test"
 	@$(SERVICE) .baked/country-service test
+	@echo "== Testing what a service does not own, in its environment (tests/service/)"
+	@$(TEST_IN_SERVICE)
 
 check: setup ## lint, format, types and links of the template, then of a generated service
 	@echo "== Checking the template"
@@ -47,6 +54,8 @@ check: setup ## lint, format, types and links of the template, then of a generat
 	$(RUN) python tests/links.py . .baked/country-service
 	@echo "== Checking the service: cd .baked/country-service && make check"
 	@$(SERVICE) .baked/country-service check
+	@echo "== Checking the types of tests/service/"
+	@$(IN_SERVICE) mypy ../../tests/service
 
 bench: peers ## measure the cache beside its peers; BENCH_ARGS="--rounds 1 --only 249"
 	@cd .baked/country-service && $(RUN) python -m benchmarks --peers ../../.bench --goals ../../benchmarks/goals.toml \

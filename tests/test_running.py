@@ -87,7 +87,7 @@ def test_a_service_without_the_example_resources_starts_and_passes_its_tests(
 
     service.make("check")
     # What has nothing to do with resources is left to the suite of the whole service.
-    service.make("test", PYTEST_ARGS="--ignore tests/unit/cache --ignore tests/unit/test_devtools.py")
+    service.make("test", PYTEST_ARGS="--ignore tests/unit/cache")
 
     port = free_port()
     with started("make", f"UV={uv()}", "run", cwd=service.root, port=port):

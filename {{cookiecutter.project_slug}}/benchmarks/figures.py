@@ -15,6 +15,7 @@ from typing import cast
 
 import asyncpg
 import redis
+from sqlalchemy.engine import make_url
 
 from benchmarks.client import LoadError, ask_once
 from benchmarks.rows import APPLICATION, PATH_20
@@ -175,7 +176,8 @@ def _flush(servers: Servers, database: int = REDIS_DATABASE) -> None:
 
 @contextmanager
 def _redis(servers: Servers, database: int = REDIS_DATABASE) -> Iterator["redis.Redis"]:
-    with redis.Redis(port=servers.redis.port, db=database) as client:
+    url = make_url(servers.redis.url).set(database=str(database))
+    with redis.Redis.from_url(url.render_as_string()) as client:
         yield client
 
 

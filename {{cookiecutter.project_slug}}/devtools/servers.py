@@ -1,89 +1,123 @@
-"""The life of a server: started until it answers, stopped, started again on the same port.
+"""What both servers need: a program that cannot outlive this process, and a free port."""
 
-Each kind of server says how it is run and how it is known to answer: `postgres.py`, `redis.py`.
-"""
-
+import os
+import random
+import socket
 import subprocess
 import time
-from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, Self
 
-from devtools.processes import (
-    POLL_SECONDS,
-    Command,
-    DevtoolsError,
-    GuardedProcess,
-    free_port,
-    is_free,
-)
-
+HOST = "127.0.0.1"
+# Below the ports that systems give to clients: no client takes the port of a stopped server.
+FREE_PORTS = range(20_000, 32_000)
 START_SECONDS = 60.0
+STOP_SECONDS = 10.0
+POLL_SECONDS = 0.02
 LOG_LINES = 15
+# The shell becomes the program. Its child waits for the end of a pipe from this process, which the
+# kernel closes on SIGKILL, too. CONT: a test may have suspended the program.
+UNTIL_THE_PIPE_ENDS = """
+exec 3<&0 </dev/null
+(read -r line <&3 || { kill -INT $$; kill -CONT $$; }) &
+exec "$@" 3<&-
+"""
 
 
-class Server(ABC):
-    """A server of this process. `source` tells a reader where it comes from."""
+class DevtoolsError(Exception):
+    """What went wrong and what to do about it, in words for a terminal."""
 
-    def __init__(self, *, version: str, source: str, log: Path) -> None:
-        self.version = version
-        self.source = source
-        self.log = log
-        self.port = 0
-        self._process: GuardedProcess | None = None
 
-    @property
-    @abstractmethod
-    def url(self) -> str: ...
+@dataclass
+class Server:
+    """Started until it answers, stopped, started again; ends with this process, however that ends.
 
-    @abstractmethod
-    def _command(self) -> Command: ...
+    `answers` is asked with the number of the process; `options` are those of Popen.
+    """
 
-    @abstractmethod
-    def _answers(self, pid: int) -> bool: ...
+    url: str
+    command: list[str]
+    log: Path
+    answers: Callable[[int], bool]
+    options: dict[str, Any]
+    pid: int = 0
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
-    @property
-    def pid(self) -> int:
-        """The process of the server itself, for tests that suspend or kill it."""
-        if self._process is None:
-            raise DevtoolsError(f"{self.source} is stopped: call start() first")
-        return self._process.pid
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
 
     def start(self) -> None:
-        if self._process is not None and self._process.running:
+        if self._process is not None and self._process.poll() is None:
             return
+        self.stop()
         with self.log.open("ab") as log:
-            # A session of its own: on Ctrl-C the application drains while its servers are up.
-            self._process = GuardedProcess(
-                self._command(), stdin=subprocess.DEVNULL, output=log, new_session=True
+            self._process = subprocess.Popen(
+                ["sh", "-c", UNTIL_THE_PIPE_ENDS, "sh", *self.command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # on Ctrl-C the application drains while its servers are up
+                **self.options,
             )
+        self.pid = self._process.pid
+        assert self._process.stdin
+        # A program that this process becomes (exec) holds the pipe from then on.
+        os.set_inheritable(self._process.stdin.fileno(), True)
         deadline = time.monotonic() + START_SECONDS
-        while not self._answers(self._process.pid):
-            if not self._process.running:
+        while not self.answers(self.pid):
+            if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise DevtoolsError(f"{self.source} ended at once. {end_of(self.log)}")
-            if time.monotonic() > deadline:
-                self.stop()
+                lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+                text = "\n  ".join([f"The end of {self.log}:", *lines])
                 raise DevtoolsError(
-                    f"{self.source} does not answer on port {self.port}. {end_of(self.log)}"
+                    f"{self.url} does not start. {text}\n"
+                    f"If its data is the reason, delete {self.log.parent} to begin anew."
                 )
             time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
-
-    def start_on_free_port(self, preferred: int | None) -> None:
-        self.port = free_port(preferred)
+        if self._process is None:
+            return
+        # When it has ended by itself, its number may be another's by now.
+        ended = b"\n" if self._process.poll() is not None else None
         try:
-            self.start()
-        except DevtoolsError:
-            if is_free(self.port):
-                raise
-            self.port = free_port(None)  # another server was faster
-            self.start()
+            self._process.communicate(ended, STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
 
 
-def end_of(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-    return "\n  ".join([f"The end of its log, {log}:", *lines])
+def free_port(preferred: int | None = None) -> int:
+    """The preferred port if nothing listens there, else one that is free."""
+    for port in (preferred, *random.sample(FREE_PORTS, 100)):
+        if port is not None and _is_free(port):
+            return port
+    raise DevtoolsError(f"No port is free on {HOST}.")
+
+
+def _is_free(port: int) -> bool:
+    # macOS lets a socket have one address beside another that has all of them.
+    for address in (HOST, "0.0.0.0"):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except (OSError, OverflowError):
+                return False
+    return True
+
+
+def package_folder(*names: str) -> Path:
+    """That of the first package that is installed: importing them warns, and leaves files."""
+    for package in map(find_spec, names):
+        if package and package.origin:
+            return Path(package.origin).parent
+    raise DevtoolsError(f"{' or '.join(names)} is not installed: run `uv sync --group dev`.")

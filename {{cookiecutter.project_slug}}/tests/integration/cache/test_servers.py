@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis.asyncio
@@ -22,8 +23,7 @@ from app.cache.policy import Policy
 from app.cache.reads import Learned
 from app.cache.store import Computed
 from app.main import create_app
-from devtools import redis_server
-from devtools.redis import RedisServer
+from devtools import Server, redis_server
 from tests.clients import make_settings
 from tests.services import SERVICE
 
@@ -83,7 +83,7 @@ async def running(url: str, origin: Origin) -> AsyncIterator[Process]:
 
 
 @asynccontextmanager
-async def client(server: RedisServer) -> AsyncIterator[redis.asyncio.Redis]:
+async def client(server: Server) -> AsyncIterator[redis.asyncio.Redis]:
     async with redis.asyncio.Redis.from_url(server.url, protocol=2) as made:
         yield made
 
@@ -94,14 +94,14 @@ async def replid(server: redis.asyncio.Redis) -> str:
 
 
 @contextmanager
-def master_and_replica() -> Iterator[tuple[RedisServer, RedisServer]]:
+def master_and_replica() -> Iterator[tuple[Server, Server]]:
     with redis_server() as master, redis_server() as replica:
         yield master, replica
 
 
-async def replicate(master: RedisServer, replica: redis.asyncio.Redis) -> None:
+async def replicate(master: Server, replica: redis.asyncio.Redis) -> None:
     """Until the replica has what the master has."""
-    await replica.replicaof("127.0.0.1", str(master.port))
+    await replica.replicaof("127.0.0.1", str(urlsplit(master.url).port))
     async with client(master) as server:
         await server.set("marker", "here")
     async with asyncio.timeout(DEADLINE_SECONDS):
