@@ -86,6 +86,8 @@ def test_a_service_without_the_example_resources_starts_and_passes_its_tests(
     service.remove(*map(str, service.files("migrations/versions/*_countries_and_currencies.py")))
 
     service.make("check")
+    service.make("dependencies")
+    assert "GET /" not in service.text("docs/dependencies.md")
     # What has nothing to do with resources is left to the suite of the whole service.
     service.make("test", PYTEST_ARGS="--ignore tests/unit/cache")
 
@@ -94,6 +96,14 @@ def test_a_service_without_the_example_resources_starts_and_passes_its_tests(
         assert request(port, "GET", "/health/ready").status == 200
         assert request(port, "GET", "/countries").status == 404
         assert not [path for path in request(port, "GET", "/openapi.json").body["paths"] if "/countr" in path]
+
+
+def test_the_page_of_dependencies_is_what_the_command_writes(generate: Callable[..., Service]) -> None:
+    service = generate()
+    page = service.text("docs/dependencies.md")
+    service.remove("docs/dependencies.md")
+    service.make("dependencies")
+    assert service.text("docs/dependencies.md") == page
 
 
 @pytest.mark.usefixtures("docker")

@@ -61,6 +61,9 @@ def configure_logging(settings: Settings) -> None:
         )
     )
     _replace_handlers(handler, settings.log_level)
+    # What each route depends on, once per process: for those who write routes.
+    quiet = settings.environment == "production"
+    logging.getLogger("app.cache.reads").setLevel(logging.WARNING if quiet else logging.NOTSET)
 
 
 class RequestLogMiddleware:

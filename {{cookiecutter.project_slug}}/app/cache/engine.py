@@ -15,7 +15,7 @@ from app.cache.entry import Entry
 from app.cache.events import Counters, Recorder
 from app.cache.flights import Flights, Miss, depends_on_more
 from app.cache.policy import EVERYTHING
-from app.cache.reads import Coverage, NothingCovered, depend_on
+from app.cache.reads import Coverage, Learned, NothingCovered, depend_on
 from app.cache.store import Computed, Lookup, Store
 from app.cache.writes import Writes
 
@@ -45,6 +45,8 @@ class CacheEngine:
         self.writes = Writes(backend, self.recorder)
         self.store = Store(backend, self.writes, self.recorder, clock=clock, rng=rng)
         self.coverage = coverage or NothingCovered()
+        self.learned = set[Learned]()
+        """What the routes, and the functions that were computed, were seen to depend on."""
         self.flights = Flights(self.store, self.coverage, self.recorder, rng=rng)
 
     def refuse(self, reason: str, where: str, error: Exception) -> None:
@@ -70,21 +72,21 @@ class CacheEngine:
         found = await self.store.lookup(miss.key, miss.tags, miss.policy.local)
         if found.state == "fresh" and found.entry is not None:
             self.recorder.hit("fresh", found.entry)
-            return self._handed_on(found.entry)
+            return self._handed_on(miss, found.entry)
         if found.state == "stale" and found.entry is not None:
             self.recorder.hit("stale", found.entry)
             self.flights.refresh(miss, found)
-            return self._handed_on(found.entry)
+            return self._handed_on(miss, found.entry)
         result = await self.compute(miss, found)
         if result.payload is not None:
-            return self._handed_on(result)
+            return self._handed_on(miss, result)
         mine = await miss.compute()  # what it reads is noted as part of what called it
         assert mine.payload is not None
         return mine.payload
 
-    def _handed_on(self, result: Computed | Entry) -> bytes:
+    def _handed_on(self, miss: Miss, result: Computed | Entry) -> bytes:
         """The result, of which the computation that asked for it is told what it depends on."""
-        depend_on(result.generations)
+        depend_on(miss.learned.name, result.generations)
         assert result.payload is not None
         return result.payload
 
@@ -94,6 +96,7 @@ class CacheEngine:
         Without a payload when only the request that it was made for may have the result.
         """
         self.recorder.count("miss", found.state)
+        self.learned.add(miss.learned)
         if self.flights.waits_for_caller(miss.key):
             return await miss.compute()
         flight, started = self.flights.join(miss, found, late=late)

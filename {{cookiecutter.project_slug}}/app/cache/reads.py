@@ -21,7 +21,10 @@ Unclear = Literal["textual-sql", "view", "function"]
 
 recording: ContextVar["Reads | None"] = ContextVar("recording", default=None)
 
-log = logging.getLogger("app.cache")
+_UNCLEAR = {"textual-sql": "textual SQL", "view": "views", "function": "functions of PostgreSQL"}
+
+# One of its own: what routes depend on is for those who write them, and not said in production.
+log = logging.getLogger(__name__)
 
 
 class Coverage(Protocol):
@@ -51,11 +54,21 @@ class Reads:
     """Why it cannot be said which tables were read; None when it can."""
     generations: dict[str, bytes] = field(default_factory=dict)
     """By tag: what cached functions that it called depend on, as they found it."""
+    functions: set[str] = field(default_factory=set)
+    """Their names."""
     functions_fenced: bool = True
     """Whether that is known of each of them."""
 
-    def depend_on(self, generations: Generations | None) -> None:
+    def is_part_of(self, other: "Reads") -> bool:
+        return (
+            self.tables <= other.tables
+            and self.functions <= other.functions
+            and (self.unclear is None or other.unclear is not None)
+        )
+
+    def depend_on(self, function: str, generations: Generations | None) -> None:
         """A cached function was called; None where its result depends on nobody knows what."""
+        self.functions.add(function)
         if generations is None:
             self.functions_fenced = False
         else:
@@ -63,10 +76,10 @@ class Reads:
             self.generations = {**generations, **self.generations}
 
 
-def depend_on(generations: Generations | None) -> None:
+def depend_on(function: str, generations: Generations | None) -> None:
     """Tells the computation under way, if there is one, what a cached function depends on."""
     if (reads := recording.get()) is not None:
-        reads.depend_on(generations)
+        reads.depend_on(function, generations)
 
 
 @contextmanager
@@ -81,25 +94,40 @@ def recorded() -> Iterator[Reads]:
 
 
 class Learned:
-    """What a route, or a function, was seen to read beside what its declared tags cover."""
+    """What a route, or a function, was seen to read."""
 
     def __init__(
         self, name: str, policy: Policy, on_change: Callable[[], Any] = lambda: None
     ) -> None:
-        self.name, self._policy, self._on_change = name, policy, on_change
+        self.name, self.policy, self._on_change = name, policy, on_change
         self._families = policy.families
+        self.seen: Reads | None = None
+        """All of it, over all computations; None before the first."""
         self.tags: tuple[str, ...] = tuple(map(table_tag, policy.reads or ()))
+        """Those of the tables that no declared tag covers."""
+
+    def __str__(self) -> str:
+        tables = ", ".join(sorted(tag.removeprefix("table:") for tag in self.tags))
+        parts = [tag.text for tag in self.policy.tags]
+        parts += [f"{tables} (by table)"] if tables else []
+        parts += [f"{name} (function)" for name in sorted(self.seen.functions if self.seen else ())]
+        return f"{self.name} depends on {', '.join(parts) or 'nothing but its expiry'}"
+
+    @property
+    def unclear(self) -> Unclear | None:
+        """Why its answers are not stored."""
+        return self.seen.unclear if self.seen and self.policy.reads is None else None
 
     def judge(
         self, coverage: Coverage, reads: Reads, generations: Generations | None
     ) -> tuple[Generations | None, str]:
         """The generations that an entry made from these reads depends on; else None, and why."""
         uncovered = {table_tag(table) for table in reads.tables - coverage.covered(self._families)}
-        if not uncovered <= {*self.tags}:
-            self._learn(uncovered)
+        if self.seen is None or not reads.is_part_of(self.seen):
+            self._learn(reads, uncovered)
         if generations is None:
             return None, "not-fenced"
-        if reads.unclear is not None and self._policy.reads is None:
+        if reads.unclear is not None and self.policy.reads is None:
             return None, reads.unclear
         if not uncovered <= generations.keys():
             return None, "learning"
@@ -110,8 +138,18 @@ class Learned:
                 return None, "invalidated"  # between the two
         return {**generations, **reads.generations}, ""
 
-    def _learn(self, uncovered: Set[str]) -> None:
-        self.tags = (*self.tags, *sorted(uncovered - {*self.tags}))
-        self._on_change()
-        tables = ", ".join(sorted(tag.removeprefix("table:") for tag in self.tags))
-        log.info("%s depends on %s (by table)", self.name, tables)
+    def _learn(self, reads: Reads, uncovered: Set[str]) -> None:
+        seen = self.seen or Reads()
+        tables, functions = seen.tables | reads.tables, seen.functions | reads.functions
+        self.seen = Reads(tables, seen.unclear or reads.unclear, functions=functions)
+        if not uncovered <= {*self.tags}:
+            self.tags = (*self.tags, *sorted(uncovered - {*self.tags}))
+            self._on_change()
+        log.info(str(self))
+        if self.unclear is not None and seen.unclear is None:
+            log.warning(
+                "%s is not stored: what its %s read is not known. Name the tables, reads=[…]; or "
+                "say reads=[], where expiry is enough",
+                self.name,
+                _UNCLEAR[self.unclear],
+            )

@@ -71,3 +71,15 @@ def test_configuring_twice_logs_each_line_once() -> None:
     configure_logging(Settings())
     names = [handler.get_name() for handler in logging.getLogger().handlers]
     assert names.count("service") == 1
+
+
+@pytest.mark.parametrize(("environment", "is_said"), [("local", True), ("production", False)])
+def test_what_routes_depend_on_is_said_where_they_are_written(
+    environment: str, is_said: bool, request: pytest.FixtureRequest
+) -> None:
+    if environment == "production":
+        request.getfixturevalue("production_log")
+    else:
+        configure_logging(Settings())
+    assert logging.getLogger("app.cache.reads").isEnabledFor(logging.INFO) is is_said
+    assert logging.getLogger("app.cache.reads").isEnabledFor(logging.WARNING)

@@ -37,6 +37,7 @@ class Cache(CacheEngine):
         table = self._tables.get(app)
         if table is None:
             table = self._tables[app] = RouteTable(app, self.coverage)
+            self.learned |= {route.learned for route in table.cached}
             for mounted in table.mounted:
                 self.bind(mounted)
         return table

@@ -109,7 +109,11 @@ class RouteTable:
                 last = len(self._routes)
         del self._routes[last:]
         if last:
-            check_middleware(app, [route.tag for _, route in self._routes if route is not None])
+            check_middleware(app, [route.tag for route in self.cached])
+
+    @property
+    def cached(self) -> list[CachedRoute]:
+        return [route for _, route in self._routes if route is not None]
 
     def find(self, path: str) -> CachedRoute | None:
         """The cached route that the router would choose for GET of this path."""

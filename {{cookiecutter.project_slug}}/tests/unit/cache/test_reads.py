@@ -1,13 +1,14 @@
 """P9: what an entry depends on is learned from what its computation read."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from app.cache import Cache, InMemoryBackend
 from app.cache.flights import Miss
-from app.cache.policy import Policy, table_tag
+from app.cache.policy import Policy, Tag, table_tag
 from app.cache.reads import Learned, Unclear, recording
 from app.cache.store import Computed
 
@@ -155,3 +156,52 @@ async def test_a_route_may_say_what_its_textual_sql_reads(library: Library) -> N
     assert library.computed == 1
     await library.write()
     assert await library.fetch(textual, policy=policy) == b"2"
+
+
+async def test_what_a_route_depends_on_is_said_once_and_again_when_it_is_more(
+    library: Library, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "app.cache")
+    policy = Policy(60, tags=(Tag.parse("author:{id}"),))
+
+    async def through_a_function() -> bytes:
+        return await library.fetch(route="rates")
+
+    for _ in range(3):
+        await library.fetch(policy=policy)
+    await library.write()
+    await library.fetch(through_a_function, policy=policy)
+    assert [message for message in caplog.messages if message.startswith("route")] == [
+        "route depends on author:{id}, books (by table)",
+        "route depends on author:{id}, books (by table), rates (function)",
+    ]
+
+
+async def test_a_route_that_reads_nothing_depends_on_its_expiry(
+    library: Library, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def nothing() -> bytes:
+        return b"8"
+
+    caplog.set_level(logging.INFO, "app.cache")
+    for _ in range(2):
+        await library.fetch(nothing)
+    assert caplog.messages == ["route depends on nothing but its expiry"]
+    assert library.computed == 1
+
+
+async def test_why_a_route_is_never_stored_is_said_once_with_the_line_to_write(
+    library: Library, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def unclear() -> bytes:
+        reads = recording.get()
+        assert reads is not None
+        reads.unclear = "view"
+        return b"answer"
+
+    for _ in range(3):
+        await library.fetch(unclear)
+    [message] = caplog.messages
+    assert message.startswith("route is not stored: what its views read is not known. Name the")
+    await library.fetch(unclear, route="other", policy=Policy(60, reads=()))
+    assert caplog.messages == [message]
