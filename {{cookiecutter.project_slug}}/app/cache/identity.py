@@ -12,6 +12,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import cached_property, lru_cache
+from ipaddress import IPv4Address, IPv6Address
 from types import MemberDescriptorType, ModuleType, UnionType
 from typing import Annotated, Any, NewType, Union, get_args, get_origin
 from uuid import UUID
@@ -20,7 +21,9 @@ from pydantic import BaseModel
 
 from app.cache.keys import digest
 
-_PLAIN = (int, float, Decimal, UUID, date, datetime, time, timedelta)
+_PLAIN = (
+    int, float, Decimal, UUID, date, datetime, time, timedelta, IPv4Address, IPv6Address,
+)  # fmt: skip
 _SIMPLE = frozenset({*_PLAIN, bool, type(None), str, bytes, list, tuple, set, frozenset, dict})
 _WITH_IDENTITY = (*_SIMPLE, Mapping)
 _WHAT_HAS_ONE = (

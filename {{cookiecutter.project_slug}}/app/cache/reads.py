@@ -145,8 +145,9 @@ class Learned:
         if not uncovered <= {*self.tags}:
             self.tags = (*self.tags, *sorted(uncovered - {*self.tags}))
             self._on_change()
-        log.info(str(self))
-        if self.unclear is not None and seen.unclear is None:
+        if self.unclear is None:
+            log.info(str(self))
+        elif seen.unclear is None:
             log.warning(
                 "%s is not stored: what its %s read is not known. Name the tables, reads=[…]; or "
                 "say reads=[], where expiry is enough",

@@ -33,6 +33,7 @@ class Library:
         compute: Callable[[], Awaitable[bytes]] | None = None,
         *,
         route: str = "route",
+        key: str = "key",
         policy: Policy | None = None,
     ) -> bytes:
         async def computed() -> Computed:
@@ -42,7 +43,7 @@ class Library:
         policy = policy or Policy(60)
         learned = self.learned.setdefault(route, Learned(route, policy))
         return await self.cache.fetch(
-            Miss(f"{route} key", [route, *learned.tags], policy, learned, computed)
+            Miss(f"{route} {key}", [route, *learned.tags], policy, learned, computed)
         )
 
     async def write(self) -> None:
@@ -205,3 +206,46 @@ async def test_why_a_route_is_never_stored_is_said_once_with_the_line_to_write(
     assert message.startswith("route is not stored: what its views read is not known. Name the")
     await library.fetch(unclear, route="other", policy=Policy(60, reads=()))
     assert caplog.messages == [message]
+
+
+class Covers:
+    """Whoever has the tag `books` need not depend on the table."""
+
+    def covered(self, families: frozenset[str]) -> frozenset[str]:
+        return frozenset({"books"}) if "books" in families else frozenset()
+
+    def problems(self, policy: Policy) -> tuple[str, ...]:
+        return ()
+
+
+async def test_the_first_answer_is_stored_where_declared_tags_cover_all_that_was_read() -> None:
+    library = Library(Cache(InMemoryBackend(), coverage=Covers()))
+    policy = Policy(60, tags=(Tag.parse("books"),))
+    for _ in range(2):
+        assert await library.fetch(policy=policy) == b"1"
+    assert library.computed == 1
+    assert [each.tags for each in library.learned.values()] == [()]
+
+
+async def test_a_fresh_process_pays_once_for_a_route_whatever_is_asked_of_it(
+    library: Library,
+) -> None:
+    for key in ("1", "2", "3", "1", "2", "3"):
+        await library.fetch(key=key)
+    assert library.computed == 4, "the first answer, and one for each key"
+
+
+async def test_a_fresh_process_pays_once_for_functions_that_call_functions(
+    library: Library,
+) -> None:
+    async def inner() -> bytes:
+        return await library.fetch(route="inner")
+
+    async def outer() -> bytes:
+        return await library.fetch(inner, route="outer")
+
+    for _ in range(3):
+        assert await library.fetch(outer) == b"1"
+    assert library.computed == 6, "the first answer of each, and one that is stored"
+    await library.write()
+    assert await library.fetch(outer) == b"2"
