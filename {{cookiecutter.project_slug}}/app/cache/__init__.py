@@ -8,7 +8,7 @@ from app.cache.http.cache import Cache
 from app.cache.http.middleware import CacheMiddleware
 from app.cache.http.safety import shared_dependency
 from app.cache.opening import open_cache
-from app.cache.policy import Policy, PolicyError
+from app.cache.policy import Policy, PolicyError, UntoldWrite
 from app.cache.sql.sessions import invalidate
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Policy",
     "PolicyError",
     "RedisBackend",
+    "UntoldWrite",
     "cache",
     "invalidate",
     "open_cache",

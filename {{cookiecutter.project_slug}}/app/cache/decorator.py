@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from app.cache.context import active_cache, answering, request_scope
 from app.cache.functions import Results
-from app.cache.policy import Policy, PolicyError, Tag
+from app.cache.policy import Policy, PolicyError, Tag, manual_tags
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -106,6 +106,7 @@ def cache(
                 *(Tag.parse(tag) for tag in tags),
                 *(Tag.parse(tag, manual=True) for tag in manual),
             )
+            manual_tags.update(tag for tag in parsed if tag.manual)
             policy = Policy(
                 expire, stale, stale_if_error, parsed, tuple(vary), public, guard, per_user,
                 browser, expire_not_found, local, None if reads is None else tuple(reads),

@@ -20,6 +20,9 @@ from app.cache.store import Computed, Lookup, Store
 from app.cache.writes import Writes
 
 DRAIN_SECONDS = 5.0
+# A text that holds values is another one each time.
+MAX_SAID = 1000
+WITHOUT_CACHE = "is answered without the cache"
 
 log = logging.getLogger("app.cache")
 
@@ -49,19 +52,23 @@ class CacheEngine:
         """What the routes, and the functions that were computed, were seen to depend on."""
         self.flights = Flights(self.store, self.coverage, self.recorder, rng=rng)
 
-    def refuse(self, reason: str, where: str, error: Exception) -> None:
+    def refuse(
+        self, reason: str, where: str, error: Exception, *, instead: str = WITHOUT_CACHE
+    ) -> None:
         """What cannot be cached safely and only a value showed. Raises it where the cache is
-        strict; else it is counted, logged once, and the caller answers without the cache."""
+        strict; else it is counted, logged once, and the caller does `instead`."""
         if self._strict:
             raise error
         self.recorder.count("refused", reason)
-        self.say_once(reason, where, error)
+        self.say_once(reason, where, error, instead=instead)
 
-    def say_once(self, reason: str, where: str, why: object) -> None:
+    def say_once(
+        self, reason: str, where: str, why: object, *, instead: str = WITHOUT_CACHE
+    ) -> None:
         """Logs what happens at every request, so that nobody would see it otherwise."""
-        if (reason, where) not in self._said:
+        if (reason, where) not in self._said and len(self._said) < MAX_SAID:
             self._said.add((reason, where))
-            log.warning("%s is answered without the cache: %s", where, why)
+            log.warning("%s %s: %s", where, instead, why)
 
     async def ping(self) -> None:
         """Raises CacheUnavailable when the backend does not answer."""

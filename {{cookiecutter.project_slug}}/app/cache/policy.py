@@ -20,6 +20,10 @@ class PolicyError(ValueError):
     """A cache policy that cannot be kept; the message names the function and what is allowed."""
 
 
+class UntoldWrite(PolicyError):
+    """A write of which nobody knows what it changes; the message names the line to add."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tag:
     """A name that an entry depends on, and that a write invalidates.
@@ -70,7 +74,7 @@ class Tag:
             return self.text
         texts = [text_of(value_at(values, field)) for field in self.fields]
         if None in texts:
-            return self._with("?")
+            return self.any
         name = self.form.format(*texts)
         # Clients choose the values: the name of a key stays short and readable, whatever they are.
         if len(name) <= MAX_TAG_CHARS and name.isprintable():
@@ -83,7 +87,12 @@ class Tag:
 
     def changed(self, values: Mapping[str, object]) -> tuple[str, ...]:
         """What the write of a row with these values invalidates."""
-        return (self.render(values), self._with("?")) if self.fields else (self.text,)
+        return (self.render(values), self.any) if self.fields else (self.text,)
+
+    @property
+    def any(self) -> str:
+        """The tag of entries for no value in particular."""
+        return self._with("?")
 
     def _with(self, placeholder: str) -> str:
         return self.form.format(*[placeholder] * len(self.fields))
@@ -91,6 +100,8 @@ class Tag:
 
 # Each entry depends on it: what ends it ends all of them.
 EVERYTHING = "*"
+# Those of all decorated functions: whoever invalidates one may not have the function at hand.
+manual_tags: set[Tag] = set()
 
 
 def table_tag(table: str) -> str:

@@ -1,8 +1,9 @@
 """What only PostgreSQL knows of a statement: which names are views, and what functions may do.
 
-Asked once per engine, on the connection of the first statement. Functions of PostgreSQL itself and
-of extensions touch no table of the service, with the exceptions below; an IMMUTABLE function reads
-none, a STABLE one changes none (postgresql.org/docs/current/xfunc-volatility.html).
+Asked on the connection of the statement, when a name in it is new to the process. Functions of
+PostgreSQL itself and of extensions touch no table of the service, with the exceptions below; an
+IMMUTABLE function reads none, a STABLE one changes none
+(postgresql.org/docs/current/xfunc-volatility.html).
 """
 
 from collections.abc import Mapping

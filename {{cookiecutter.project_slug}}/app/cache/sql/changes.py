@@ -17,7 +17,8 @@ from sqlalchemy.orm.attributes import get_history
 from sqlalchemy.orm.base import PassiveFlag
 from sqlalchemy.types import NULLTYPE, TypeEngine
 
-from app.cache.policy import Tag
+from app.cache.policy import EVERYTHING, Tag
+from app.cache.reads import Unclear
 from app.cache.values import text_of
 
 # More rows of one template are not worth telling apart: the family is one tag, and two small round
@@ -36,6 +37,10 @@ class Changes:
         """Whether it has ended: what comes now belongs to another one."""
         self.flush: UOWTransaction | None = None
         """The last one that began, and has not told its rows."""
+        self.unclear: tuple[Unclear, str] | None = None
+        """Why it cannot be said what a statement changes, and the statement."""
+        self.is_told = False
+        """Whether `invalidate` has said it."""
 
     @property
     def rows_follow(self) -> bool:
@@ -45,6 +50,8 @@ class Changes:
 
     @property
     def tags(self) -> list[str]:
+        if EVERYTHING in self._names:
+            return [EVERYTHING]
         return sorted(name for names in self._names.values() for name in names)
 
     def add(self, name: str, family: str) -> None:
@@ -59,6 +66,8 @@ class Changes:
             for name in names:
                 self.add(name, family)
         self.flush = self.flush or other.flush
+        self.unclear = self.unclear or other.unclear
+        self.is_told |= other.is_told
 
     def add_row(self, state: InstanceState[Any]) -> None:
         for tag, family in _declared(state.mapper):

@@ -6,7 +6,9 @@ told after it, so that the response of a write cannot begin earlier. Statements 
 flushes (`sessions.py`) say what changed.
 """
 
+import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,8 +21,12 @@ from sqlalchemy.util import await_only
 
 from app.cache.backends.base import CacheUnavailable
 from app.cache.engine import CacheEngine
+from app.cache.policy import EVERYTHING, UntoldWrite
+from app.cache.reads import Unclear
 from app.cache.sql.changes import Changes
 from app.cache.sql.doubt import Doubt, is_refusal
+from app.cache.sql.statements import excerpt
+from app.cache.sql.tables import Tables
 
 _FENCE = "cache_fence"
 
@@ -32,7 +38,19 @@ class Fencing:
     """Who is told of the writes of an engine, and whether a write fails that cannot be told."""
 
     cache: CacheEngine
+    tables: Tables
     strict: bool
+
+    def refuse(self, why: Unclear, statement: str) -> None:
+        """Raises UntoldWrite where the cache is strict."""
+        begin = excerpt(statement)
+        names = sorted(self.tables.names & set(re.findall(r"[\w.]+", statement))) or ["books"]
+        line = f"invalidate(session, {', '.join(map(json.dumps, names))})"
+        error = UntoldWrite(
+            f"nobody knows what this changes ({why}): {begin}. Say it in the same transaction: "
+            f"{line}, with tables or tags; or with none, where it changes nothing that is cached"
+        )
+        self.cache.refuse(why, repr(begin), error, instead="invalidates everything")
 
 
 # By dialect: that is the one thing which an engine shares with those made from it by options.
@@ -78,7 +96,15 @@ class Fence:
     engine: Engine
 
     def commit(self, commit: Callable[[], None], roll_back: Callable[[], None]) -> None:
-        tags = self.changes.tags
+        changes = self.changes
+        if changes.unclear is not None and not changes.is_told:
+            try:
+                self.fencing.refuse(*changes.unclear)
+            except UntoldWrite:
+                roll_back()
+                raise
+            changes.add(EVERYTHING, EVERYTHING)
+        tags = changes.tags
         if not tags:
             return commit()
         writes = self.fencing.cache.writes

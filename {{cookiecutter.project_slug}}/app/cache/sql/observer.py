@@ -23,7 +23,7 @@ def observe(
     When the cache cannot be told, a write goes on and its invalidation is repeated until it is
     taken; with `strict` its COMMIT raises CacheUnavailable instead, and nothing is written.
     """
-    fence_commits(engine.dialect, Fencing(cache, strict))
+    fence_commits(engine.dialect, Fencing(cache, tables, strict))
     event.listen(engine.sync_engine, "before_cursor_execute", _Observer(tables).note)
     listen_to_sessions()
 
@@ -32,6 +32,7 @@ class _Observer:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._catalog: Catalog | None = None
+        self._asked: set[str] = set()
 
     def note(
         self,
@@ -45,12 +46,14 @@ class _Observer:
         effect = effect_of(getattr(context, "compiled", None), statement)
         if effect.changes:
             self._note_changes(effect, connection, context)
+        if effect.changes_unknown or effect.calls:
+            self._note_unclear_changes(effect, connection, statement)
         reads = recording.get()
         if reads is None:
             return
         reads.tables |= effect.reads
         if reads.unclear is None:
-            reads.unclear = self._known(connection).unclear_reads(effect)
+            reads.unclear = self._known(connection, effect).unclear_reads(effect)
 
     def _note_changes(
         self, effect: Effect, connection: Connection, context: ExecutionContext | None
@@ -60,9 +63,19 @@ class _Observer:
             ended = self._tables.ended_by(effect.changes, rows_follow=rows_follow)
             fence.changes.add_families(ended)
 
-    def _known(self, connection: Connection) -> Catalog:
-        if self._catalog is None:
+    def _note_unclear_changes(self, effect: Effect, connection: Connection, statement: str) -> None:
+        why = self._known(connection, effect).unclear_changes(effect)
+        if why is None or connection.get_execution_options().get("postgresql_readonly"):
+            return
+        if (fence := fence_of(connection)) is not None:
+            fence.changes.unclear = fence.changes.unclear or (why, statement)
+
+    def _known(self, connection: Connection, effect: Effect) -> Catalog:
+        """Asked anew for names that are new: they may have been created meanwhile."""
+        asked = self._asked
+        if self._catalog is None or not (effect.calls <= asked and effect.reads <= asked):
             self._catalog = Catalog.ask(connection)
+            asked |= effect.calls | effect.reads
         return self._catalog
 
 

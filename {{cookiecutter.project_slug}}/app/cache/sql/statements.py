@@ -31,8 +31,13 @@ _HARMLESS = re.compile(
     r"[\s(]*(?:select|values|table|with|show|set|reset|begin|start|savepoint|release|rollback"
     r"|declare|fetch|close|listen|unlisten|notify|lock|discard|deallocate|explain|analyze|vacuum)\b"
 )
-_CHANGES = re.compile(r"\b(?:insert|update|delete|merge|truncate|into|call|do)\b")
+# Where one can begin: a word alone may be the name of a column.
+_CHANGES = re.compile(
+    r"(?:[();]|\b(?:explain|analyze|verbose)\b)\s*(?:insert|update|delete|merge)\s+\w"
+    r"|\binto\b|;\s*\w"
+)
 _CALLS = re.compile(r"(\w+)\s*\(")
+MAX_EXCERPT_CHARS = 80
 
 
 class Change(NamedTuple):
@@ -87,7 +92,8 @@ def _effect_of_compiled(compiled: Compiled) -> Effect:
             calls.add(str(getattr(element, "name", "")).lower())
         elif not type(element).__module__.startswith("sqlalchemy."):
             # A construct of somebody's own, compiled to nobody knows what.
-            fragments.append(Effect(reads_unknown=True))
+            whole = element is statement
+            fragments.append(Effect(reads_unknown=True, changes_unknown=whole))
     return Effect(
         frozenset(reads),
         frozenset(changes),
@@ -95,6 +101,12 @@ def _effect_of_compiled(compiled: Compiled) -> Effect:
         any(fragment.reads_unknown for fragment in fragments),
         any(fragment.changes_unknown for fragment in fragments),
     )
+
+
+def excerpt(text: str) -> str:
+    """The beginning of a statement, without the values that stand in it."""
+    words = " ".join(_LITERALS.sub(lambda found: "…" if found[0][0] in "'$" else " ", text).split())
+    return words if len(words) <= MAX_EXCERPT_CHARS else f"{words[:MAX_EXCERPT_CHARS]}…"
 
 
 def _elements(compiled: Compiled) -> Iterator[Any]:

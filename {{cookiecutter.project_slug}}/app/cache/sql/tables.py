@@ -43,8 +43,11 @@ class Tables:
             self._declared[name] |= tags
         self._tables = {table: table for table in self._declared}
         self._families = {table_tag(table): table_tag(table) for table in self._declared}
-        for tags in self._declared.values():
+        self.tables_of: defaultdict[Tag, set[str]] = defaultdict(set)
+        for name, tags in self._declared.items():
             self._families.update((tag.family, tag.text) for tag in tags)
+            for tag in tags:
+                self.tables_of[tag].add(name)
 
     def declared(self, table: str) -> Set[Tag]:
         """The tags that stand for rows of the table."""
@@ -90,6 +93,14 @@ class Tables:
             for change in tables:
                 names.update(tag.family for tag in declared.get(change.table, ()))
         return frozenset(names)
+
+    @property
+    def names(self) -> Set[str]:
+        return self._tables.keys()
+
+    def nearest(self, name: str) -> str:
+        """A hint for a name that is no table and no tag."""
+        return _nearest(name, {**self._families, **self._tables})
 
     def dragged_along(self, changes: Iterable[Change]) -> frozenset[Change]:
         """What PostgreSQL does because of the changes: ON DELETE, ON UPDATE."""

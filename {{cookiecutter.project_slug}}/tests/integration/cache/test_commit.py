@@ -105,7 +105,7 @@ async def test_a_bulk_statement_invalidates_every_row_of_its_model(
 
 
 async def test_textual_sql_says_itself_what_it_changes(world: World) -> None:
-    async with world.invalidated("planets"), world.sessions.begin() as session:
+    async with world.invalidated("planets", "planet:*"), world.sessions.begin() as session:
         await session.execute(text("UPDATE planets SET colour = 'grey'"))
         invalidate(session, "planets")
 
@@ -160,7 +160,7 @@ async def test_a_write_is_seen_after_a_failed_flush_in_a_savepoint(world: World)
             async with session.begin_nested():
                 session.add(Note(text="hello"))
                 await session.flush()
-                await session.execute(text("INSERT INTO notes VALUES ('hello')"))
+                await session.execute(insert(Note).values(text="hello"))
         with pytest.raises(IntegrityError):
             async with session.begin_nested():
                 session.add_all([Moon(name="Phobos", planet="Vulcan")])
@@ -182,7 +182,7 @@ async def test_a_session_in_the_transaction_of_a_connection_invalidates_at_its_c
 async def test_tags_named_without_any_statement_are_invalidated_by_the_commit(
     world: World,
 ) -> None:
-    async with world.invalidated("moons"), world.sessions.begin() as session:
+    async with world.invalidated("moons", "moons:*"), world.sessions.begin() as session:
         invalidate(session, "moons")
 
 
