@@ -107,10 +107,11 @@ class Library:
         ]
         assert not stale
 
-    async def counted(self, event: str, label: str) -> float:
+    async def counted(self, event: str, label: str, *processes: Process) -> float:
         """The sum of what a and b have counted; patterns say of which events."""
         sample = re.compile(rf'cache_events_total{{event="({event})",label="({label})"}} (\S+)')
-        pages = [(await self._clients[process].get("/metrics")).text for process in ("a", "b")]
+        clients = [self._clients[process] for process in processes or ("a", "b")]
+        pages = [(await client.get("/metrics")).text for client in clients]
         return sum(float(number) for page in pages for *_, number in sample.findall(page))
 
 

@@ -19,7 +19,15 @@ from tests.services import Services, database
 APP = "tests.integration.cache.library.app:app"
 VARIANTS: dict[Variant, dict[str, str]] = {
     "tags": {"ENVIRONMENT": "test", "LIBRARY_TAGS": "yes"},
+    "no-tags": {"ENVIRONMENT": "test"},
+    "production": {"ENVIRONMENT": "production", "API_TOKEN": "a-long-secret-of-the-library-tests"},
 }
+
+OF_PROCESS: dict[Process, dict[str, str]] = {
+    "new": {"CACHE_LISTEN": "true"},
+    "plain": {"ENVIRONMENT": "test", "LIBRARY_EXPIRE": "0"},
+}
+LISTEN_SECONDS, POLL_SECONDS = 20.0, 0.02
 
 
 @pytest_asyncio.fixture(
@@ -48,14 +56,16 @@ async def library(
         }
 
         async def start(name: Process) -> None:
-            plain = {"ENVIRONMENT": "test", "LIBRARY_EXPIRE": "0"} if name == "plain" else {}
             log = folder / f"{name}.log"
-            process = uvicorn(settings, app=APP, log=log, **environment | plain)
+            process = uvicorn(settings, app=APP, log=log, **environment | OF_PROCESS.get(name, {}))
             urls[name] = await stack.enter_async_context(process)
 
         urls: dict[Process, str] = {}
-        cache_url = environment["CACHE_URL"]
-        settings = make_settings(database_url=database_url, cache_url=cache_url)
+        settings = make_settings(database_url=database_url, cache_url=environment["CACHE_URL"])
         await asyncio.gather(*map(start, get_args(Process)))
         servers = Servers(request.param, urls, environment, folder)
-        yield await stack.enter_async_context(library_of(servers))
+        library = await stack.enter_async_context(library_of(servers))
+        async with asyncio.timeout(LISTEN_SECONDS):  # that begins by ending every entry
+            while not await library.counted("listener", "connected", "new"):
+                await asyncio.sleep(POLL_SECONDS)
+        yield library

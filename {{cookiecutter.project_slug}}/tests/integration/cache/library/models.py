@@ -14,15 +14,15 @@ from app.database import Base
 from tests.integration.cache.library.declared import tags
 
 
-def key_of(column: str, *, on_delete: str = "CASCADE") -> ForeignKey:
-    return ForeignKey(column, ondelete=on_delete, onupdate="CASCADE")
+def key_of(column: str, *, on_delete: str = "CASCADE", on_update: str | None = None) -> ForeignKey:
+    return ForeignKey(column, ondelete=on_delete, onupdate=on_update)
 
 
 book_genres = Table(
     "book_genres",
     Base.metadata,
     Column("book_id", key_of("books.book_id"), primary_key=True),
-    Column("slug", key_of("genres.slug"), primary_key=True),
+    Column("slug", key_of("genres.slug", on_update="CASCADE"), primary_key=True),
     info={"cache_tags": tags("book-genres", "genres-of:{book_id}")},
 )
 

@@ -57,8 +57,7 @@ async def create(library: Library, item: dict[str, Any]) -> None:
 SPELLINGS = {
     "/number/": "{item_id} 0{item_id} +{item_id} %20{item_id} {item_id}%20 {item_id}.0",
     "/convertor/": "{item_id} 00{item_id}",
-    "/query?item_id=": "{item_id} 0{item_id} %2B{item_id} 7&item_id={item_id}",
-    "/alias?item-number=": "{item_id} 0{item_id}",
+    "/query?item-id=": "{item_id} 0{item_id} %2B{item_id} 7&item-id={item_id}",
     "/code/": "{code} {CODE} {code_hex} {code_urn} {code_braces}",
     "/slug/": "{slug} {slug_lower}",
     "/price/": "{price} {price}0 0{price}00 {number}50e-2",
@@ -85,7 +84,7 @@ async def test_a_write_is_seen_in_each_spelling_of_a_value(
 
 ONE_VALUE = [
     ("/number/{item_id}", "/number/0{item_id}"),
-    ("/query?item_id={item_id}", "/query?item_id=+{item_id}"),
+    ("/query?item-id={item_id}", "/query?item-id=+{item_id}"),
     ("/code/{code}", "/code/{CODE}"),
     ("/code/{code}", "/code/{code_hex}"),
     ("/use/true", "/use/1"),

@@ -6,7 +6,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import AfterValidator, BaseModel
 from sqlalchemy import ColumnElement, DateTime, Numeric, select
 from sqlalchemy.orm import Mapped, mapped_column
@@ -68,75 +68,26 @@ async def labels(session: ReadSession, *conditions: ColumnElement[bool]) -> list
     return [*await session.scalars(query)]
 
 
-@router.get("/number/{item_id}")
-@cached("item:{item_id}")
-async def read_item(item_id: int, session: ReadSessionDep) -> list[str]:
-    return await labels(session, Item.item_id == item_id)
+def route(path: str, kind: Any, column: Any, tag: str) -> None:
+    """An endpoint that is given a value of this type, and finds the items that have it."""
+
+    async def find(session: ReadSessionDep, value: Any) -> list[str]:
+        return await labels(session, column == value)
+
+    find.__annotations__["value"] = kind
+    router.get(path)(cached(tag)(find))
 
 
-@router.get("/convertor/{item_id:int}")
-@cached("item:{item_id}")
-async def read_converted(item_id: int, session: ReadSessionDep) -> list[str]:
-    return await labels(session, Item.item_id == item_id)
-
-
-@router.get("/query")
-@cached("item:{item_id}")
-async def read_queried(item_id: int, session: ReadSessionDep) -> list[str]:
-    return await labels(session, Item.item_id == item_id)
-
-
-@router.get("/alias")
-@cached("item:{item_id}")
-async def read_aliased(
-    item_id: Annotated[int, Query(alias="item-number")], session: ReadSessionDep
-) -> list[str]:
-    return await labels(session, Item.item_id == item_id)
-
-
-@router.get("/code/{code}")
-@cached("item-code:{code}")
-async def read_coded(code: uuid.UUID, session: ReadSessionDep) -> list[str]:
-    return await labels(session, Item.code == code)
-
-
-Slug = Annotated[str, AfterValidator(str.upper)]
-
-
-@router.get("/slug/{slug}")
-@cached("item-slug:{slug}")
-async def read_named(slug: Slug, session: ReadSessionDep) -> list[str]:
-    return await labels(session, Item.slug == slug)
-
-
-@router.get("/price/{price}")
-@cached("items-at:{price}")
-async def list_priced(price: Decimal, session: ReadSessionDep) -> list[str]:
-    return await labels(session, Item.price == price)
-
-
-@router.get("/kind/{kind}")
-@cached("items-like:{kind}")
-async def list_alike(kind: Kind, session: ReadSessionDep) -> list[str]:
-    return await labels(session, Item.kind == kind)
-
-
-@router.get("/use/{active}")
-@cached("items-in-use:{active}")
-async def list_active(active: bool, session: ReadSessionDep) -> list[str]:
-    return await labels(session, Item.active == active)
-
-
-@router.get("/time/{made}")
-@cached("items-made:{made}")
-async def list_made(made: datetime, session: ReadSessionDep) -> list[str]:
-    return await labels(session, Item.made == made)
-
-
-@router.get("/day/{day}")
-@cached("items-of:{day}")
-async def list_of_day(day: date, session: ReadSessionDep) -> list[str]:
-    return await labels(session, Item.day == day)
+route("/number/{item_id}", Annotated[int, Path(alias="item_id")], Item.item_id, "item:{item_id}")
+route("/convertor/{value:int}", int, Item.item_id, "item:{value}")
+route("/query", Annotated[int, Query(alias="item-id")], Item.item_id, "item:{value}")
+route("/code/{value}", uuid.UUID, Item.code, "item-code:{value}")
+route("/slug/{value}", Annotated[str, AfterValidator(str.upper)], Item.slug, "item-slug:{value}")
+route("/price/{value}", Decimal, Item.price, "items-at:{value}")
+route("/kind/{value}", Kind, Item.kind, "items-like:{value}")
+route("/use/{value}", bool, Item.active, "items-in-use:{value}")
+route("/time/{value}", datetime, Item.made, "items-made:{value}")
+route("/day/{value}", date, Item.day, "items-of:{value}")
 
 
 @cached("items-like:{kind}")
