@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from fastapi import FastAPI
 
+from app.cache import Cache, InMemoryBackend
 from app.cache.reads import Learned
+from app.main import app
 from tests.clients import Client
 
 PAGE = Path(__file__).parent.parent / "docs" / "dependencies.md"
@@ -52,7 +55,14 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["dependencies"] = rows
     elif exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-        PAGE.write_text(page(), encoding="utf-8")
+        PAGE.write_text(page(routes_of(app)), encoding="utf-8")
+
+
+def routes_of(app: FastAPI) -> set[str]:
+    """The cached routes of the service: tests add some of their own."""
+    cache = Cache(InMemoryBackend())
+    cache.bind(app)
+    return {learned.name for learned in cache.learned}
 
 
 def add(found: Rows) -> None:
@@ -61,8 +71,9 @@ def add(found: Rows) -> None:
         rows[name] = [sorted({*one, *other}) for one, other in zip(known, row, strict=True)]
 
 
-def page() -> str:
-    lines = ((name, ", ".join(reads), ", ".join(ends)) for name, (reads, ends) in rows.items())
+def page(routes: set[str]) -> str:
+    functions = {name for name in rows if name.startswith("app.")}
+    lines = ((name, *map(", ".join, rows.get(name, [[], []]))) for name in routes | functions)
     return HEAD + "".join(
         f"| `{name}` | {reads or '–'} | {ends or 'not known: no test asked for it'} |\n"
         for name, reads, ends in sorted(lines)

@@ -32,6 +32,7 @@ def processes() -> Iterator[list[Learned]]:
         learned("GET /books", Policy(60, tags=tags), Reads({"authors"})),
         learned("app.rates.rate", Policy(60), Reads()),
         learned("GET /names", Policy(60), Reads(unclear="view")),
+        learned("GET /of-a-test", Policy(60), Reads()),
         learned("GET /later", Policy(60)),
     ]
 
@@ -39,7 +40,7 @@ def processes() -> Iterator[list[Learned]]:
 def test_each_route_and_function_has_a_line_of_all_that_was_seen() -> None:
     for process in processes():
         dependencies.add({each.name: dependencies.row_of(each) for each in process})
-    page = dependencies.page()
+    page = dependencies.page({"GET /books", "GET /names", "GET /later"})
     assert page.startswith(dependencies.HEAD)
     assert page.removeprefix(dependencies.HEAD).splitlines() == [
         "| `GET /books` | `authors`, `books`, `loans` | any change to `authors`, any change to "
