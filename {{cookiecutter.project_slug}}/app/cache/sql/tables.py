@@ -69,7 +69,8 @@ class Tables:
                 yield (
                     f"no model declares the tag {tag.text!r}, so no write ends it"
                     f"{_nearest(tag.family, self._families)}. Add it to __cache_tags__ of a model; "
-                    f"or, where your own code ends it with invalidate, write manual=[{tag.text!r}]"
+                    "or, where your own code ends it with invalidate, move it to "
+                    f"manual=[{tag.text!r}]"
                 )
         for table in policy.reads or ():
             if table not in self._tables:

@@ -61,7 +61,7 @@ async def anything(name: int = 1, day: int = 1, genre: Genre = Genre.POETRY) -> 
 @pytest.mark.parametrize(
     ("policy", "hint"),
     [
-        ({"tags": ["magazines"]}, r"'magazines'.* write manual=\['magazines'\]"),
+        ({"tags": ["magazines"]}, r"'magazines'.* move it to manual=\['magazines'\]"),
         ({"tags": ["autors"]}, r"did you mean 'authors'\?"),
         ({"tags": ["author"]}, r"did you mean 'authors'\?"),
         ({"tags": ["autor:{name}"]}, r"'autor:\{name\}'.*did you mean 'author:\{id\}'\?"),
