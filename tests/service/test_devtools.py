@@ -225,7 +225,7 @@ def test_up_starts_no_server_that_the_environment_names(
 @pytest.mark.usefixtures("no_postgres")
 def test_a_command_that_is_not_there_is_named(tmp_path: Path) -> None:
     with started(*up(tmp_path), "--", "no-such-command") as process:
-        assert process.communicate(timeout=60)[1] == "Cannot run no-such-command: No such file or directory\n"
+        assert process.communicate(timeout=60)[1].startswith("Cannot run no-such-command: ")
     assert process.returncode == 1
 
 
