@@ -35,19 +35,6 @@ def test_a_python_that_is_too_old_is_refused_with_a_way_out(folder: Path) -> Non
     assert "make PYTHON=python3.13" in refused.stderr
 
 
-def test_benchmarks_that_went_with_the_example_are_missed_in_words(
-    generate: Callable[..., Service],
-) -> None:
-    service = generate()
-    service.remove("benchmarks")
-
-    # Without installing anything first.
-    missed = make(service.root, "bench", "--assume-old=setup")
-
-    assert missed.returncode != 0
-    assert "benchmarks/ is not there: it measures /countries" in missed.stderr
-
-
 def test_code_is_formatted_although_something_is_left_to_do_by_hand(
     generate: Callable[..., Service],
 ) -> None:

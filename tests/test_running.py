@@ -1,4 +1,4 @@
-"""What was generated, in use: the demo, the removal of the example resources, the containers.
+"""What was generated, in use: the demo, a resource more, the removal of the example, the containers.
 
 The suite of the generated service is not run here: `make test` does that after these tests, in the open.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -22,6 +23,7 @@ from typing import Any
 import psutil
 import pytest
 from generated import LEFT_BY_RUNNING, TEMPLATE, Service, environment, run, uv
+from links import dead_links
 
 pytestmark = pytest.mark.slow
 
@@ -76,20 +78,31 @@ def test_the_demo_serves_from_a_fresh_checkout_and_ends_without_a_trace(tmp_path
         assert output.read_text().count("curl") == 2
 
 
-def test_a_service_without_the_example_resources_starts_and_passes_its_tests(
+def test_the_example_goes_with_the_commands_of_the_readme_and_leaves_nothing_dead(
     generate: Callable[..., Service],
 ) -> None:
     service = generate()
-    service.remove("app/countries", "app/currencies", "migrations/data", "migrations/optional")
-    service.remove("tests/integration/countries", "tests/integration/currencies")
-    service.remove("benchmarks", "tests/unit/benchmarks", "tests/integration/benchmarks", "tests/torture")
-    service.remove(*map(str, service.files("migrations/versions/*_countries_and_currencies.py")))
+    run("sh", "-ec", removal(service), cwd=service.root, UV=uv())
+
+    assert [file for file in service.files("*.md") if [*dead_links(service.root / file)]] == []
+    readme, makefile = service.text("README.md"), service.text("Makefile")
+    paths = re.findall(r"`((?:app|benchmarks|docs|examples|migrations|tests)/[^`*]*)`", readme)
+    assert [path for path in paths if not (service.root / path).exists()] == []
+    assert set(re.findall(r"`make ([a-z]+)", readme)) <= set(re.findall(r"^([a-z]+):", makefile, re.M))
+    assert not re.search(
+        "the example(:| -->)|bench|torture", readme + makefile + service.text("pyproject.toml")
+    )
+    assert [
+        file for file in service.files() if re.search("countr|currenc|bench|tortur|bak$", str(file))
+    ] == []
+    migrations = [service.text(file) for file in service.files("migrations/versions/*.py")]
+    assert len(migrations) == 1
+    assert " FUNCTION notify_cache_tags()" in migrations[0]
 
     service.make("check")
-    service.make("dependencies")
     assert "GET /" not in service.text("docs/dependencies.md")
-    # What has nothing to do with resources is left to the suite of the whole service.
-    service.make("test", PYTEST_ARGS="--ignore tests/unit/cache")
+    # All others ran for the page.
+    service.make("test", PYTEST_ARGS="tests/integration/cache")
 
     port = free_port()
     with started("make", f"UV={uv()}", "run", cwd=service.root, port=port):
@@ -104,6 +117,32 @@ def test_the_page_of_dependencies_is_what_the_command_writes(generate: Callable[
     service.remove("docs/dependencies.md")
     service.make("dependencies")
     assert service.text("docs/dependencies.md") == page
+
+
+def removal(service: Service) -> str:
+    found = re.search(r"^### Removing the example\n\n```\n(.*?)^```$", service.text("README.md"), re.M | re.S)
+    assert found
+    return found[1]
+
+
+def test_the_resource_that_the_readme_adds_works_as_it_stands_there(
+    generate: Callable[..., Service],
+) -> None:
+    service = generate()
+    readme = service.text("README.md")
+    files = re.findall(r"^```python\n# ((?:app|tests)/\S+)\n(.*?)^```$", readme, re.M | re.S)
+    for path, code in files:
+        (service.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (service.root / path).write_text(code, encoding="utf-8")
+    folder = Path(files[0][0]).parent
+    assert {Path(path).name for path, _ in files} >= {"models.py", "schemas.py", "repository.py", "router.py"}
+
+    message = re.search(r'^`make migration m="(.*?)"` writes', readme, re.M)
+    assert message
+    service.make("migration", f"m={message[1]}")
+    service.make("check")
+    about = f"tests/integration/{folder.name} tests/integration/test_migrations.py tests/unit/test_openapi.py"
+    assert " passed" in service.make("test", PYTEST_ARGS=about)
 
 
 @pytest.mark.usefixtures("docker")

@@ -20,6 +20,7 @@ Item = TypeVar("Item")
 Key: TypeAlias = InstrumentedAttribute[Any]  # of any type
 Shown: TypeAlias = Select[*tuple[Any, ...]]  # any columns
 ShownRow: TypeAlias = Row[*tuple[Any, ...]]
+PageRows: TypeAlias = tuple[Sequence[ShownRow], int]  # of one page, and how many match in all
 
 
 class ListQuery(BaseModel):
@@ -71,7 +72,7 @@ async def fetch_page(
     query: SortedQuery,
     *,
     key: Key | tuple[Key, ...],
-) -> tuple[Sequence[ShownRow], int]:
+) -> PageRows:
     """One page of the rows that match, and how many match in all.
 
     `key` is the primary key: one column, or a tuple of columns.
@@ -82,9 +83,7 @@ async def fetch_page(
     return await fetch_slice(session, matching.order_by(*order), query)
 
 
-async def fetch_slice(
-    session: ReadSession, ordered: Shown, query: ListQuery
-) -> tuple[Sequence[ShownRow], int]:
+async def fetch_slice(session: ReadSession, ordered: Shown, query: ListQuery) -> PageRows:
     count = select(func.count()).select_from(ordered.order_by(None).subquery())
     # In the statement of the page, which spares a round trip. A window (`count(*) OVER ()`) would
     # read and keep every row that matches, where the count alone is done by an index.

@@ -74,9 +74,7 @@ def install(app: FastAPI) -> None:
         socket.gaierror: _on_unavailable,
         # With CACHE_STRICT_WRITES only, before COMMIT.
         CacheUnavailable: _on_cache_unavailable,
-    }
-    for error, status in _STATUSES.items():
-        handlers[error] = partial(_on_domain_error, status)
+    } | {error: partial(_on_domain_error, status) for error, status in _STATUSES.items()}
     for error, handler in handlers.items():
         app.add_exception_handler(error, handler)
     _document(app)

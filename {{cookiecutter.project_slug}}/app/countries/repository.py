@@ -1,7 +1,5 @@
 """All SQL about countries."""
 
-from collections.abc import Sequence
-
 from pydantic import MISSING
 from sqlalchemy import or_, select
 from sqlalchemy.orm import selectinload
@@ -11,7 +9,7 @@ from app.countries.schemas import CountryCreate, CountryQuery, CountryUpdate
 from app.currencies.models import Currency
 from app.database import ReadSession, WriteSession
 from app.errors import Invalid, found
-from app.listing import ShownRow, fetch_page
+from app.listing import PageRows, ShownRow, fetch_page
 
 UNKNOWN = "There is no such country."
 
@@ -29,7 +27,7 @@ _shown = select(
 )
 
 
-async def find(session: ReadSession, query: CountryQuery) -> tuple[Sequence[ShownRow], int]:
+async def find(session: ReadSession, query: CountryQuery) -> PageRows:
     matching = _shown
     if query.region is not None:
         matching = matching.where(Country.region == query.region)

@@ -6,13 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.cache import cache
 from app.countries import repository
-from app.countries.schemas import (
-    Alpha2,
-    CountryCreate,
-    CountryQuery,
-    CountryRead,
-    CountryUpdate,
-)
+from app.countries.schemas import Alpha2, CountryCreate, CountryQuery, CountryRead, CountryUpdate
 from app.database import ReadSessionDep, WriteSessionDep
 from app.etags import IfMatch, etag, require_match
 from app.listing import Page
@@ -73,10 +67,7 @@ async def update_country(
 
 
 @router.delete(
-    "/{alpha_2}",
-    status_code=204,
-    response_class=Response,
-    dependencies=[token_required],
+    "/{alpha_2}", status_code=204, response_class=Response, dependencies=[token_required]
 )
 async def delete_country(
     alpha_2: Alpha2, session: WriteSessionDep, if_match: IfMatch = None

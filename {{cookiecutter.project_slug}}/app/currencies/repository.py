@@ -1,14 +1,12 @@
 """All SQL about currencies."""
 
-from collections.abc import Sequence
-
 from sqlalchemy import select
 
 from app.currencies.models import Currency
 from app.currencies.schemas import CurrencyCreate, CurrencyQuery, CurrencyUpdate
 from app.database import ReadSession, WriteSession
 from app.errors import found
-from app.listing import ShownRow, fetch_page
+from app.listing import PageRows, ShownRow, fetch_page
 
 UNKNOWN = "There is no such currency."
 
@@ -22,7 +20,7 @@ _shown = select(
 )
 
 
-async def find(session: ReadSession, query: CurrencyQuery) -> tuple[Sequence[ShownRow], int]:
+async def find(session: ReadSession, query: CurrencyQuery) -> PageRows:
     matching = _shown
     if query.minor_units is not None:
         matching = matching.where(Currency.minor_units == query.minor_units)

@@ -1,12 +1,10 @@
 """All SQL about regions."""
 
-from collections.abc import Sequence
-
 from sqlalchemy import func, select
 
 from app.countries.models import Country
 from app.database import ReadSession
-from app.listing import ListQuery, ShownRow, fetch_slice
+from app.listing import ListQuery, PageRows, fetch_slice
 
 # A country outside all regions (Antarctica) counts nowhere.
 _shown = (
@@ -17,5 +15,5 @@ _shown = (
 )
 
 
-async def find(session: ReadSession, query: ListQuery) -> tuple[Sequence[ShownRow], int]:
+async def find(session: ReadSession, query: ListQuery) -> PageRows:
     return await fetch_slice(session, _shown, query)
