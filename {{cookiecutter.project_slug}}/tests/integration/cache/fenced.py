@@ -52,7 +52,7 @@ async def fenced(
     base: type[DeclarativeBase], tags: Sequence[str], database_url: str, cache_url: str
 ) -> AsyncIterator[World]:
     async with (
-        open_cache(cache_url, name="test") as cache,
+        open_cache(cache_url, name="test", coverage=Tables(base.registry)) as cache,
         observed(base, database_url, cache) as engine,
     ):
         async with engine.begin() as connection:
