@@ -23,12 +23,9 @@ RENEWAL_SECONDS = 10.0
 
 class Budget:
     left = REQUEST_BUDGET_SECONDS
+    is_whole = True
     _since = 0.0
     """When it was touched first, by `time.monotonic`."""
-
-    @property
-    def is_whole(self) -> bool:
-        return self.left == REQUEST_BUDGET_SECONDS
 
     def spend(self, started: float) -> None:
         """The time since `started`, by `time.monotonic`, went by in waiting for the cache."""
@@ -36,11 +33,12 @@ class Budget:
         if now - started > SWIFT_SECONDS:
             self._since = now if self.is_whole else self._since
             self.left -= now - started
+            self.is_whole = False
 
     async def within(self, call: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """Raises TimeoutError when nothing is left of it, before the call or while it waits."""
         if not self.is_whole and time.monotonic() - self._since > RENEWAL_SECONDS:
-            self.left = REQUEST_BUDGET_SECONDS
+            self.left, self.is_whole = REQUEST_BUDGET_SECONDS, True
         if self.left <= 0:
             raise TimeoutError("the cache has taken all the time that a request may lose")
         async with asyncio.timeout(self.left):

@@ -25,8 +25,6 @@ MAX_SHOWN_TAGS = 20
 # How often, and for how long each time, the database is asked what became of a COMMIT in doubt.
 FIRST_ASK_SECONDS, LAST_ASK_SECONDS, ASK_TIMEOUT_SECONDS = 0.1, 2.0, 5.0
 
-_NOTHING: frozenset[str] = frozenset()
-
 log = logging.getLogger("app.cache")
 
 
@@ -50,6 +48,8 @@ class Writes:
         self._backend, self._recorder = backend, recorder
         self._open: dict[str, Hold] = {}  # by writer
         self._owed: dict[str, str] = {}  # tag: writer
+        self.owed: frozenset[str] = frozenset()
+        """Tags that may have changed without the cache knowing it."""
         self._doubts: dict[str, Hold] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._renewal: asyncio.Task[None] | None = None
@@ -60,11 +60,6 @@ class Writes:
         """The number of tags whose invalidation the cache has not taken yet, or whose COMMIT is in
         doubt."""
         return len(self._owed) + sum(len(hold.tags) for hold in self._doubts.values())
-
-    @property
-    def owed(self) -> frozenset[str]:
-        """Tags that may have changed without the cache knowing it."""
-        return frozenset(self._owed) if self._owed else _NOTHING
 
     async def invalidate(self, *tags: str) -> None:
         await self.release(Hold(tags, secrets.token_hex(8)), changed=True)
@@ -146,6 +141,7 @@ class Writes:
         self._owed.update(dict.fromkeys(hold.tags, hold.writer))
         if EVERYTHING in self._owed or len(self._owed) > MAX_OWED_TAGS:
             self._owed = {EVERYTHING: hold.writer}
+        self.owed = frozenset(self._owed)
         if not self._retrying:
             self._retrying = True
             self._run(self._retry())
@@ -167,6 +163,7 @@ class Writes:
         for tag in tags:
             if self._owed.get(tag) == writer:  # not owed anew meanwhile
                 del self._owed[tag]
+        self.owed = frozenset(self._owed)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

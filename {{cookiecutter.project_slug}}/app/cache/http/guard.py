@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any, get_args, get_origin, get_type_hints
 
-from fastapi import Request
+from fastapi import Request, Response
 from starlette.types import Receive, Scope
 
 from app.cache.budget import Budget, current_budget
@@ -47,6 +47,9 @@ class Guard:
             path=route.path,
             dependencies=[replace(node, name=str(i)) for i, node in enumerate(nodes)],
         )
+        # One that nobody looks at. FastAPI would make one for each request.
+        looked_at = any(node.response_param_name for node in walk(self._tree))
+        self._response = None if looked_at else Response()
 
     def problems(self) -> Iterator[str]:
         """What is wrong with it, as far as the route and annotations show."""
@@ -100,6 +103,7 @@ class Guard:
                 solved = await solve_dependencies(
                     request=Request(scope, receive),
                     dependant=self._tree,
+                    response=self._response,
                     dependency_overrides_provider=scope["app"],
                     async_exit_stack=stack,
                     embed_body_fields=False,

@@ -98,15 +98,14 @@ class _Exchange:
         if reason is not None:
             await self._pass("bypass", reason)
             return
-        # Where a mounted application is mounted: the same route has other answers elsewhere.
-        parts = [self.scope.get("root_path", "").encode()]
-        if self.policy.vary:
-            parts += [self._header(name.encode()) for name in self.policy.vary]
+        more: tuple[bytes, ...] = ()
         user: tuple[str | None, ...] = ()
+        if self.policy.vary:
+            more = tuple([self._header(name.encode()) for name in self.policy.vary])
         if self.route.guard is not None:
             try:
                 identity, user = await self._identity(self.route.guard)
-                parts += identity
+                more += tuple(identity)
             except NoIdentityError as error:
                 self.cache.refuse("identity", self.route.tag, error)
                 await self._pass("bypass", "identity")
@@ -116,7 +115,8 @@ class _Exchange:
                 await self._pass("bypass", "guard")
                 return
         try:
-            key, tags = self.route.address(self.path, self.scope["query_string"], user, *parts)
+            query, mount = self.scope["query_string"], self.scope.get("root_path", "")
+            key, tags = self.route.address(self.path, query, mount, more, user)
         except InvalidRequestError:
             await self._pass("bypass", "invalid")
             return

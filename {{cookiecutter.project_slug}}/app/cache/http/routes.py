@@ -52,29 +52,40 @@ class CachedRoute:
     """Whether nothing says to whom an answer to a request with credentials may be shown."""
 
     def address(
-        self, path: str, raw_query: bytes, user: tuple[str | None, ...], *more: bytes
+        self,
+        path: str,
+        raw_query: bytes,
+        mount: str = "",
+        more: tuple[bytes, ...] = (),
+        user: tuple[str | None, ...] = (),
     ) -> tuple[str, tuple[str, ...]]:
         """The key and the tags of a request.
 
-        `user` are texts for the fields of the guard, `more` the values of `vary` headers and the
-        identity. Raises InvalidRequestError for what the route refuses.
+        The same route has other answers where its application is mounted elsewhere. `more` are the
+        values of `vary` headers and the identity, `user` are texts for the fields of the guard.
+        Raises InvalidRequestError for what the route refuses.
         """
         size = len(path) + len(raw_query)
         if user:
             size += sum(len(text or "") for text in user)
         if size > MAX_REMEMBERED_CHARS:
-            return self._address(path, raw_query, user, *more)
-        return self._remembered(path, raw_query, user, *more)
+            return self._address(path, raw_query, mount, more, user)
+        return self._remembered(path, raw_query, mount, more, user)
 
     def _address(
-        self, path: str, raw_query: bytes, user: tuple[str | None, ...], *more: bytes
+        self,
+        path: str,
+        raw_query: bytes,
+        mount: str,
+        more: tuple[bytes, ...],
+        user: tuple[str | None, ...],
     ) -> tuple[str, tuple[str, ...]]:
         parts, texts = self.arguments.read(path, raw_query, self.fields)
         if self.guard is not None:
             texts.update(zip(self.guard.fields, user, strict=True))
         # Last, as a lock is void when the first tag is invalidated: that is to be one of writes.
         tags = (*self.policy.tag_names(texts), *self.learned.tags, self.tag, EVERYTHING)
-        return f"{self.prefix}:{digest([*more, *parts])}", tags
+        return f"{self.prefix}:{digest([mount.encode(), *more, *parts])}", tags
 
     _remembered = lru_cache(MAX_ADDRESSES)(_address)
     forget_addresses = _remembered.cache_clear

@@ -34,7 +34,9 @@ async def entry_count(cache: Cache) -> int:
         return len(cache.backend.entries)
     assert isinstance(cache.backend, RedisBackend)
     async with Redis(connection_pool=cache.backend._pool) as client:
-        return len(await client.keys(f"{cache.name}:e:*"))
+        names = await client.keys(f"{cache.name}:e:*")
+    await cache.backend._pool.disconnect()
+    return len(names)
 
 
 def status(response: httpx.Response) -> str:

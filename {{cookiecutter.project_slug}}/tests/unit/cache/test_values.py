@@ -46,7 +46,7 @@ def route_of(endpoint: Any, path: str, *tags: str, **route: Any) -> CachedRoute:
 
 
 def address(route: CachedRoute, path: str, query: str = "") -> tuple[str, tuple[str, ...]]:
-    return route.address(path, query.encode(), ())
+    return route.address(path, query.encode())
 
 
 SPELLINGS: list[tuple[str, Any, list[str], str]] = [

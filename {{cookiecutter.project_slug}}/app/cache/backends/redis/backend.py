@@ -6,7 +6,7 @@ wait a minute for a silent server. Lookups are in lookups.py.
 
 import secrets
 from collections.abc import Awaitable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 from redis.asyncio import Connection as RedisPyConnection
@@ -27,7 +27,7 @@ from app.cache.backends.redis.breaker import Breaker
 from app.cache.backends.redis.client import Client
 from app.cache.backends.redis.connection import Connection
 from app.cache.backends.redis.local import LocalTier
-from app.cache.backends.redis.lookups import Names, Reader
+from app.cache.backends.redis.lookups import Reader
 from app.cache.backends.redis.resp import ProtocolError
 from app.cache.backends.redis.scripts import Command
 from app.cache.backends.redis.server import Server
@@ -73,7 +73,7 @@ class RedisBackend:
         self._client = Client(self._connection, self._breaker)
         self._reader = Reader(
             self._connection, self._client, self._server, self._local, recorder,
-            tracked=f"{name}:g:",
+            name=name,
         )  # fmt: skip
 
     @property
@@ -82,11 +82,7 @@ class RedisBackend:
 
     def read(self, key: str, tags: Sequence[str], local: float = 0) -> Awaitable[Found]:
         self._breaker.check()
-        return self._reader.read(self._names(key, tuple(tags)), local)
-
-    @lru_cache(maxsize=4096)  # noqa: B019 - a backend lives as long as the process
-    def _names(self, key: str, tags: tuple[str, ...]) -> Names:
-        return Names(self._entry_key(key), tuple(self._tag_key("g", tag) for tag in tags), tags)
+        return self._reader.read(key, tuple(tags), local)
 
     async def begin(self, key: str, tags: Sequence[str], token: str) -> Begun:
         if not self._connection.is_open:

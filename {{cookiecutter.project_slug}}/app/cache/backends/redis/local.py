@@ -49,7 +49,7 @@ class Copy:
 
 
 class LocalTier:
-    """Entries by the names of their keys in Redis.
+    """Entries by their keys.
 
     It listens to the connection."""
 
@@ -96,10 +96,10 @@ class LocalTier:
         self._asked = self.tracks = False
         self.forget_all()
 
-    def get(self, name: str) -> Found | None:
+    def get(self, key: str) -> Found | None:
         """None when Redis has to be asked."""
         now = self._monotonic()
-        copy = self._copies.get(name)
+        copy = self._copies.get(key)
         if copy is None or now >= copy.until or now >= self._proven_until:
             return None
         for name, generation in copy.fences.items():
@@ -107,22 +107,22 @@ class LocalTier:
                 return None
         return copy.found
 
-    def copy(self, name: str) -> Copy | None:
+    def copy(self, key: str) -> Copy | None:
         """That of an entry, while it is fresh. Its generations tell whether it is valid."""
-        copy = self._copies.get(name)
+        copy = self._copies.get(key)
         if copy is None or copy.entry.fresh_until <= self._clock() * 1000:
             return None
         return copy
 
-    def keep(self, name: str, copy: Copy) -> None:
-        self._copies.put(name, copy, copy.entry.size)
+    def keep(self, key: str, copy: Copy) -> None:
+        self._copies.put(key, copy, copy.entry.size)
 
-    def drop(self, name: str) -> None:
-        self._copies.remove(name)
+    def drop(self, key: str) -> None:
+        self._copies.remove(key)
 
-    def allow(self, name: str, found: Found, seconds: float) -> None:
+    def allow(self, key: str, found: Found, seconds: float) -> None:
         """Redis has just said what is valid: for so long it may be used without a question."""
-        copy = self._copies.get(name)
+        copy = self._copies.get(key)
         if copy is None or found.entry is not copy.entry or not found.valid:
             return
         fresh = copy.entry.fresh_until / 1000 - self._clock()
