@@ -5,14 +5,11 @@ import asyncio
 import json
 import sys
 import uuid
-from contextlib import AsyncExitStack
 
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
-from app.database import create_engine
 from app.service import open_service
-from app.settings import Settings
 from tests.integration.cache.library.models import Author
 
 
@@ -26,14 +23,6 @@ async def told_over_engine(author_id: int) -> None:
     """As a task queue has it: a session of its own over the engine of the service."""
     async with open_service() as service:
         await rename(service.engine, author_id)
-
-
-async def bypassing(author_id: int) -> None:
-    """The engine that the service makes, in a program that has opened no cache."""
-    async with AsyncExitStack() as stack:
-        engine = create_engine(Settings.load())
-        stack.push_async_callback(engine.dispose)
-        await rename(engine, author_id)
 
 
 async def rename(engine: AsyncEngine, author_id: int) -> None:
