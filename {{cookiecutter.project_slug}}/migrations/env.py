@@ -7,21 +7,20 @@ cache in `["cache_url"]`.
 """
 
 import asyncio
-import logging
-from typing import Any
+from contextlib import AbstractAsyncContextManager
 
 from alembic import context
 from sqlalchemy import Connection, NullPool, func, select
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.cache import open_cache
+from app.cache import Cache, invalidate, open_cache
 from app.cache.policy import EVERYTHING
+from app.cache.sql.observer import observe
+from app.cache.sql.tables import Tables
 from app.database import Base
 from app.logging import configure_logging
 from app.resources import import_models
 from app.settings import Settings
-
-log = logging.getLogger("alembic")
 
 
 def database_url() -> str:
@@ -29,47 +28,35 @@ def database_url() -> str:
     return given or Settings.load().database_url
 
 
-def cache_url() -> str:
-    if "database_url" not in context.config.attributes:
-        return Settings.load().cache_url
-    given: str = context.config.attributes.get("cache_url", "memory://")
-    return given
+def cache() -> AbstractAsyncContextManager[Cache]:
+    attributes = context.config.attributes
+    if "database_url" in attributes and "cache_url" not in attributes:
+        return open_cache("memory://", strict=False)
+    settings = Settings.load()
+    url = attributes.get("cache_url", settings.cache_url)
+    return open_cache(url, name=settings.service_name, strict=False)
 
 
-def migrate(connection: Connection) -> bool:
-    """Whether there was anything to do."""
-    applied: list[Any] = []
+def migrate(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
-        on_version_apply=lambda **version: applied.append(version),
+        # Rows may have changed, or what they mean: the COMMIT ends what was cached before it.
+        on_version_apply=lambda **_: invalidate(connection, EVERYTHING),
     )
     with context.begin_transaction():
         context.run_migrations()
-    return bool(applied)
-
-
-async def end_what_is_cached() -> None:
-    """The migration may have changed rows, or what they mean."""
-    if cache_url() == "memory://":
-        log.info("CACHE_URL is not set: processes that run with memory:// keep what they cached")
-        return
-    async with open_cache(cache_url(), name=Settings.load().service_name) as cache:
-        await cache.invalidate(EVERYTHING)  # repeated until the cache takes it, or closes
 
 
 async def migrate_alone() -> None:
     engine = create_async_engine(database_url(), poolclass=NullPool)
-    async with engine.connect() as connection:
-        # Held by the connection, not by a transaction, and given up when the connection closes.
-        await connection.execute(select(func.pg_advisory_lock(func.hashtext("alembic"))))
-        await connection.commit()
-        changed = True  # when it fails halfway, too
-        try:
-            changed = await connection.run_sync(migrate)
-        finally:
-            if changed:
-                await end_what_is_cached()
+    async with cache() as opened:
+        observe(engine, opened, Tables(Base.registry))
+        async with engine.connect() as connection:
+            # Held by the connection, not by a transaction, and given up when the connection closes.
+            await connection.execute(select(func.pg_advisory_lock(func.hashtext("alembic"))))
+            await connection.commit()
+            await connection.run_sync(migrate)
     await engine.dispose()
 
 

@@ -174,6 +174,27 @@ async def test_what_a_migration_changes_is_seen_by_the_next_read(
     assert await read_total(client, path) == 0
 
 
+async def test_nothing_is_cached_while_a_migration_commits(
+    client: Client, migrations: Config, settings: Settings
+) -> None:
+    await cached_total(client)
+    async with fault_proxy(settings.database_url) as (proxy, url):
+        migrations.attributes["database_url"] = url
+        proxy.hold_back(b"INSERT INTO scores")
+        migrating = asyncio.create_task(asyncio.to_thread(command.upgrade, migrations, "heads"))
+        await proxy.holding.wait()
+        assert cache_status(await client.get("/total")) == "hit"
+        proxy.let_through()
+        proxy.hold_back(b"COMMIT")
+        await proxy.holding.wait()
+        for _ in range(2):
+            answer = await client.get("/total")
+            assert (answer.text, cache_status(answer)) == ("0", "fwd=uri-miss")
+        proxy.let_through()
+        await migrating
+    assert await read_total(client) == 5
+
+
 async def test_without_a_migration_to_apply_the_cache_is_left_alone(
     client: Client, migrations: Config
 ) -> None:
