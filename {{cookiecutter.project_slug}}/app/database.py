@@ -23,7 +23,9 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 
-from app.cache import shared_dependency
+from app.cache import Cache, shared_dependency
+from app.cache.sql.observer import observe
+from app.cache.sql.tables import Tables
 from app.settings import Settings
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -76,8 +78,13 @@ class Sessions:
     write: async_sessionmaker[WriteSession]
 
 
-def create_engine(settings: Settings, pool_size: int | None = None) -> AsyncEngine:
-    """No connection is made before it is needed, so the service starts without PostgreSQL."""
+def create_engine(
+    settings: Settings, cache: Cache, tables: Tables, pool_size: int | None = None
+) -> AsyncEngine:
+    """No connection is made before it is needed, so the service starts without PostgreSQL.
+
+    There is no engine without a cache that is told of what is written through it.
+    """
     engine = create_async_engine(
         settings.database_url,
         # Per process, and never more: a burst waits here, where it is cheap, and leaves the other
@@ -95,6 +102,7 @@ def create_engine(settings: Settings, pool_size: int | None = None) -> AsyncEngi
     )
     event.listen(engine.sync_engine, "checkout", _discard_if_closed)
     event.listen(engine.sync_engine, "invalidate", _take_short_leave)
+    observe(engine, cache, tables, strict=settings.cache_strict_writes)
     return engine
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cache import Cache
 from app.database import create_engine
-from app.settings import Settings
+from app.service import Service
 
 PROBE_TIMEOUT_SECONDS = 1
 
@@ -97,10 +97,10 @@ class Prober:
 
 
 @asynccontextmanager
-async def probing(settings: Settings, cache: Cache) -> AsyncIterator[Prober]:
-    engine = create_engine(settings, pool_size=1)
+async def probing(service: Service) -> AsyncIterator[Prober]:
+    engine = create_engine(service.settings, service.cache, service.tables, pool_size=1)
     try:
-        yield Prober(engine, cache)
+        yield Prober(engine, service.cache)
     finally:
         await engine.dispose()
 

@@ -54,7 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             listener = listening(cache, settings.database_url, service.tables)
             async with (
                 listener if settings.cache_listen else nullcontext(),
-                health.probing(settings, cache) as prober,
+                health.probing(service) as prober,
             ):
                 yield State(
                     settings=settings,

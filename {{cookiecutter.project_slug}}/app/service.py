@@ -5,7 +5,7 @@ cron jobs. What is written through it is invalidated for every process.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cache import Cache, open_cache
 from app.cache.events import Recorder
-from app.cache.sql.observer import observe
 from app.cache.sql.tables import Tables
 from app.database import Base, Sessions, create_engine, create_sessions
 from app.resources import import_models
@@ -47,14 +46,10 @@ async def open_service(
     settings = settings or Settings.load()
     import_models()  # a change to one table may end what is told of another
     tables = Tables(Base.registry)
-    engine = create_engine(settings)
-    sessions = create_sessions(engine)
-    try:
-        async with _open_cache(settings, tables, recorder) as cache:
-            observe(engine, cache, tables, strict=settings.cache_strict_writes)
-            yield Service(settings, engine, sessions, cache, tables)
-    finally:
-        await engine.dispose()
+    async with AsyncExitStack() as last, _open_cache(settings, tables, recorder) as cache:
+        engine = create_engine(settings, cache, tables)
+        last.push_async_callback(engine.dispose)  # what the cache waits for at its end needs it
+        yield Service(settings, engine, create_sessions(engine), cache, tables)
 
 
 @asynccontextmanager

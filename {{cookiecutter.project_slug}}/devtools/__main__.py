@@ -100,7 +100,7 @@ def migration(message: str) -> int:
         tempfile.TemporaryDirectory(prefix="devtools-") as folder,
         postgres_server(Path(folder), durable=False) as server,
     ):
-        environment = os.environ | {"DATABASE_URL": server.url}
+        environment = os.environ | {"DATABASE_URL": server.url, "CACHE_URL": "memory://"}
         for command in (["upgrade", "head"], ["revision", "--autogenerate", "-m", message]):
             code = code or subprocess.call([*ALEMBIC, *command], env=environment)
     return code

@@ -5,38 +5,33 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Column, Integer, MetaData, Table, insert, text
 from sqlalchemy.exc import DBAPIError
 
-from app.database import (
-    ReadSessionDep,
-    Sessions,
-    WriteSessionDep,
-    create_engine,
-    create_sessions,
-)
+from app.database import ReadSessionDep, Sessions, WriteSessionDep
 from app.main import create_app
+from app.service import open_service
 from app.settings import Settings
 from tests.clients import Client, make_settings, serving
 from tests.faults import fault_proxy
 
 MARGIN_SECONDS = 1.0
 
+notes = Table("notes", MetaData(), Column("id", Integer, primary_key=True))
+
 
 @pytest.fixture
 async def sessions(settings: Settings) -> AsyncIterator[Sessions]:
-    engine = create_engine(settings)
-    sessions = create_sessions(engine)
-    async with sessions.write.begin() as session:
-        await session.execute(text("CREATE TABLE notes (id int PRIMARY KEY)"))
-    yield sessions
-    await engine.dispose()
+    async with open_service(settings) as service:
+        async with service.engine.begin() as connection:
+            await connection.run_sync(notes.metadata.create_all)
+        yield service.sessions
 
 
 async def count(sessions: Sessions) -> int | None:
     async with sessions.read() as session:
-        notes: int | None = await session.scalar(text("SELECT count(*) FROM notes"))
-    return notes
+        number: int | None = await session.scalar(text("SELECT count(*) FROM notes"))
+    return number
 
 
 @pytest.mark.parametrize(
@@ -55,7 +50,7 @@ async def test_a_read_session_sees_one_snapshot(sessions: Sessions) -> None:
     async with sessions.read() as session:
         before = await session.scalar(text("SELECT count(*) FROM notes"))
         async with sessions.write.begin() as writer:
-            await writer.execute(text("INSERT INTO notes VALUES (1)"))
+            await writer.execute(insert(notes).values(id=1))
         assert await session.scalar(text("SELECT count(*) FROM notes")) == before == 0
     assert await count(sessions) == 1
 
@@ -63,13 +58,11 @@ async def test_a_read_session_sees_one_snapshot(sessions: Sessions) -> None:
 async def test_a_write_session_can_write_after_a_read_session_used_its_connection(
     settings: Settings, sessions: Sessions
 ) -> None:
-    engine = create_engine(settings.model_copy(update={"database_pool_size": 1}))
-    one_connection = create_sessions(engine)
-    assert await count(one_connection) == 0
-    async with one_connection.write.begin() as session:
-        await session.execute(text("INSERT INTO notes VALUES (1)"))
-    assert await count(one_connection) == 1
-    await engine.dispose()
+    async with open_service(settings.model_copy(update={"database_pool_size": 1})) as service:
+        assert await count(service.sessions) == 0
+        async with service.sessions.write.begin() as session:
+            await session.execute(insert(notes).values(id=1))
+        assert await count(service.sessions) == 1
 
 
 async def test_what_an_endpoint_raises_rolls_its_writes_back(
@@ -79,7 +72,7 @@ async def test_what_an_endpoint_raises_rolls_its_writes_back(
 
     @app.post("/notes")
     async def make_note(session: WriteSessionDep) -> None:
-        await session.execute(text("INSERT INTO notes VALUES (1)"))
+        await session.execute(insert(notes).values(id=1))
         raise RuntimeError
 
     async with serving(app=app) as client:
@@ -134,7 +127,7 @@ async def test_a_silent_postgresql_keeps_no_request_longer_than_the_setting_says
 
         @app.post("/writes")
         async def writes(session: WriteSessionDep) -> None:
-            await session.execute(text("INSERT INTO notes VALUES (1)"))
+            await session.execute(insert(notes).values(id=1))
 
         async with serving(app=app) as client:
             both = [client.get("/reads?together=true") for _ in range(2)]

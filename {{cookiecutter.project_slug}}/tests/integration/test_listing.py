@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from app.database import Sessions, create_engine, create_sessions
+from app.database import Sessions
 from app.listing import Key, SortedQuery, SortText, fetch_page, sortable
+from app.service import open_service
 from app.settings import Settings
 
 ROWS, LIMIT = 12, 5
@@ -44,16 +45,14 @@ class Query(SortedQuery):
 
 @pytest.fixture
 async def sessions(settings: Settings) -> AsyncIterator[Sessions]:
-    engine = create_engine(settings)
-    sessions = create_sessions(engine)
-    async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
-    async with sessions.write.begin() as session:
-        for number in range(ROWS):
-            orbit = Orbit(planet="ab"[number % 2], number=-number, colour="red")
-            session.add_all([Star(colour="red"), Moon(colour="red"), orbit])
-    yield sessions
-    await engine.dispose()
+    async with open_service(settings) as service:
+        async with service.engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        async with service.sessions.write.begin() as session:
+            for number in range(ROWS):
+                orbit = Orbit(planet="ab"[number % 2], number=-number, colour="red")
+                session.add_all([Star(colour="red"), Moon(colour="red"), orbit])
+        yield service.sessions
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,13 +12,14 @@ import asyncpg
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
+from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.cache import cache
 from app.database import ReadSessionDep
 from app.main import create_app
-from app.service import open_service
+from app.service import Service, open_service
 from app.settings import Settings
 from tests.clients import Client, cache_status, serving, until_hit
 from tests.faults import FaultProxy, fault_proxy
@@ -66,10 +67,9 @@ async def serving_scores(settings: Settings) -> AsyncIterator[Client]:
         yield client
 
 
-async def add(settings: Settings, points: int) -> None:
-    """As a script does."""
-    async with open_service(settings) as service, service.sessions.write.begin() as session:
-        session.add(Score(points=points))
+async def task(settings: Settings) -> None:
+    async with open_service(settings) as service:
+        await with_session(service)
 
 
 async def cached_total(client: Client, path: str = "/total") -> int:
@@ -80,12 +80,30 @@ async def read_total(client: Client, path: str = "/total") -> int:
     return int((await client.get(path)).json())
 
 
+async def with_session(service: Service) -> None:
+    async with service.sessions.write.begin() as session:
+        session.add(Score(points=1))
+
+
+async def with_own_session(service: Service) -> None:
+    async with async_sessionmaker(service.engine).begin() as session:
+        await session.execute(insert(Score).values(points=1))
+
+
+async def with_connection(service: Service) -> None:
+    async with service.engine.begin() as connection:
+        await connection.execute(insert(Base.metadata.tables["scores"]).values(points=1))
+
+
+@pytest.mark.parametrize("write", [with_session, with_own_session, with_connection])
+@pytest.mark.parametrize("path", ["/total", "/untagged-total"])
 async def test_what_a_script_writes_is_seen_by_the_next_read(
-    client: Client, settings: Settings
+    client: Client, settings: Settings, path: str, write: Callable[[Service], Awaitable[None]]
 ) -> None:
-    assert await cached_total(client) == 0
-    await add(settings, 1)
-    assert await read_total(client) == 1
+    assert await cached_total(client, path) == 0
+    async with open_service(settings) as service:
+        await write(service)
+    assert await read_total(client, path) == 1
 
 
 async def test_a_task_of_a_queue_may_run_in_a_new_event_loop_each_time(
@@ -93,7 +111,7 @@ async def test_a_task_of_a_queue_may_run_in_a_new_event_loop_each_time(
 ) -> None:
     for points in range(1, 4):
         await cached_total(client)
-        await asyncio.to_thread(lambda: asyncio.run(add(settings, 1)))
+        await asyncio.to_thread(lambda: asyncio.run(task(settings)))
         assert await read_total(client) == points
 
 
@@ -114,8 +132,7 @@ async def test_the_end_waits_until_what_is_owed_has_been_told(
     await cached_total(client)
     async with open_service(settings) as service:
         await proxy.become("refuse")
-        async with service.sessions.write.begin() as session:
-            session.add(Score(points=1))
+        await with_session(service)
         assert service.cache.pending
         await proxy.become("none")
     assert await read_total(client) == 1
@@ -127,8 +144,7 @@ async def test_the_end_says_what_has_not_been_told(
     proxy, settings = away
     await proxy.become("refuse")
     async with open_service(settings) as service:
-        async with service.sessions.write.begin() as session:
-            session.add(Score(points=1))
+        await with_session(service)
         started = time.monotonic()
     assert DRAIN_SECONDS <= time.monotonic() - started < 2 * DRAIN_SECONDS
     (said,) = [line.getMessage() for line in caplog.records if line.levelno == logging.ERROR]

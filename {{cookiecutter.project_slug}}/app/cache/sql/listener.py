@@ -17,6 +17,7 @@ from sqlalchemy.engine import make_url
 
 from app.cache.engine import CacheEngine
 from app.cache.policy import EVERYTHING, MAX_TAG_CHARS, table_tag
+from app.cache.sql.statements import Change
 from app.cache.sql.tables import Tables
 
 CHANNEL = "cache_tags"
@@ -133,8 +134,7 @@ class _Listener:
         name = tag.removeprefix(TABLE)
         # Triggers send the schema. Models need not name the default one.
         tables = {name, name.removeprefix(f"{self._default_schema}.")}
-        declared = {each.family for table in tables for each in self._tables.declared(table)}
-        return declared | {table_tag(table) for table in tables}
+        return self._tables.ended_by(frozenset(Change(table, "insert") for table in tables))
 
     def _hear(self, _connection: object, _pid: int, _channel: str, tag: object) -> None:
         # Whoever may connect to the database may notify anything.
