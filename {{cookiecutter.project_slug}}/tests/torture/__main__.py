@@ -4,8 +4,9 @@
 
 Each writer is the whole service in a process of its own and counts one country up: v1, v2, … It
 says so before and after each write, until SIGKILL meets it; its successor goes on with a higher
-number. Every other write survives a failed flush in a SAVEPOINT. Readers in other processes, and
-the writer itself, say what they were answered. `checker` then judges the recorded history alone.
+number. It writes rows, rows around a failed flush in a SAVEPOINT, statements on the table, and
+text. Readers in other processes, and the writer itself, ask routes with tags and one without, and
+say what they were answered. `checker` then judges the recorded history alone.
 
 With --faults Redis is also flushed, cut off, restarted from an older snapshot, replaced by a
 replica that missed writes, and refuses writes; and COMMITs are held up longer than the writer waits

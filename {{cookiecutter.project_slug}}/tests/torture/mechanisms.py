@@ -9,10 +9,13 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
 
 from app.cache import flights, store
+from app.cache.backends.base import Generations
 from app.cache.backends.redis.backend import RedisBackend
 from app.cache.backends.redis.server import Server
 from app.cache.entry import Entry
+from app.cache.reads import Coverage, Learned, Reads
 from app.cache.sql import commit, sessions
+from app.cache.sql.tables import Tables
 from app.cache.writes import Writes
 
 
@@ -21,6 +24,7 @@ async def _nothing(*_: object) -> None:
 
 
 _release, _judge, _collect = RedisBackend.release, store._judge, sessions._after_flush
+_judge_reads = Learned.judge
 
 
 async def _release_as_unchanged(
@@ -31,6 +35,14 @@ async def _release_as_unchanged(
 
 def _judge_as_valid(entry: Entry | None, now: int, *, valid: bool) -> Any:
     return _judge(entry, now, valid=True)
+
+
+def _judge_without_learning(
+    learned: Learned, coverage: Coverage, reads: Reads, generations: Generations | None
+) -> tuple[Generations | None, str]:
+    """As if what was read had been fenced before."""
+    result, why = _judge_reads(learned, coverage, reads, generations)
+    return (generations, "") if why == "learning" else (result, why)
 
 
 def _collect_until_rollback(session: Session, flush: UOWTransaction) -> None:
@@ -55,6 +67,8 @@ MECHANISMS: dict[str, tuple[object, str, object]] = {
     "doubt": (commit, "is_refusal", lambda _error: True),
     "renewal": (Writes, "_renew", _nothing),
     "owed": (Writes, "owed", property(lambda _: frozenset())),
+    "learning": (Learned, "judge", _judge_without_learning),
+    "tables": (Tables, "ended_by", lambda *_, **__: frozenset()),
     "savepoint": (sessions, "_after_flush", _collect_until_rollback),
 }
 

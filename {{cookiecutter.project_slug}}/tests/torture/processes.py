@@ -19,14 +19,16 @@ from typing import Any, NoReturn
 from unittest.mock import patch
 
 from fastapi import FastAPI
-from sqlalchemy import event
+from sqlalchemy import Table, event, select, text
+from sqlalchemy import update as sql_update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.util import await_only
 
+from app.cache import cache, invalidate
 from app.countries import repository
 from app.countries.models import Country
 from app.countries.schemas import Alpha2, CountryUpdate
-from app.database import WriteSessionDep
+from app.database import ReadSessionDep, WriteSessionDep
 from app.main import create_app
 from app.settings import Settings
 from tests.clients import AUTHORIZED, Client, cache_status, make_settings, serving
@@ -36,9 +38,13 @@ from tests.torture.witness import Acknowledging, Witness, line, report, send
 # One country per writer, all on one small page.
 KEYS = ("AU", "NF", "NZ")
 PAGE = "/countries?subregion=Australia%20and%20New%20Zealand&limit=50&sort=alpha_2"
-# A write that survives a failed flush in a SAVEPOINT.
-SAVEPOINT = "/savepoint"
-WRITES = ("/countries", SAVEPOINT)
+# The same country by routes that declare no tag: what they depend on is learned.
+UNTAGGED = "/untagged"
+READS = ("/countries", UNTAGGED)
+# A write that survives a failed flush in a SAVEPOINT, one by a statement on the table, and one by
+# text that says what it changes.
+SAVEPOINT, STATEMENT, TEXTUAL = "/savepoint", "/statement", "/textual"
+WRITES = ("/countries", SAVEPOINT, STATEMENT, TEXTUAL)
 
 TASKS_PER_READER = 5
 READ_PAUSE_SECONDS, OWN_READ_PAUSE_SECONDS = 0.01, 0.03
@@ -116,13 +122,23 @@ async def _warm_up(settings: Settings) -> None:
     change = {"official_name": "v0"}
     async with serving(app=_application(settings)) as client:
         await client.get(PAGE)
-        await client.patch("/countries/AT", json=change, headers=AUTHORIZED)
-        await client.patch(f"{SAVEPOINT}/AT", json=change, headers=AUTHORIZED)
+        for path in READS:
+            await client.get(f"{path}/AT")
+        for path in WRITES:
+            await client.patch(f"{path}/AT", json=change, headers=AUTHORIZED)
 
 
 def _application(settings: Settings) -> FastAPI:
-    """The service, and an endpoint that goes on after a failed flush in a SAVEPOINT."""
+    """The service, and more ways to read and write the name of a country."""
     app = create_app(settings)
+    countries = Country.__table__
+    assert isinstance(countries, Table)
+
+    @app.get(UNTAGGED + "/{alpha_2}")
+    @cache(expire=300, public=True)
+    async def read(alpha_2: Alpha2, session: ReadSessionDep) -> dict[str, str | None]:
+        name = select(Country.official_name).where(Country.alpha_2 == alpha_2)
+        return {"alpha_2": alpha_2, "official_name": await session.scalar(name)}
 
     @app.patch(SAVEPOINT + "/{alpha_2}")
     async def update(alpha_2: Alpha2, changes: CountryUpdate, session: WriteSessionDep) -> None:
@@ -137,6 +153,21 @@ def _application(settings: Settings) -> FastAPI:
         except IntegrityError:
             return
         raise AssertionError("a duplicate was stored")
+
+    @app.patch(STATEMENT + "/{alpha_2}")
+    async def execute(alpha_2: Alpha2, changes: CountryUpdate, session: WriteSessionDep) -> None:
+        new = {"official_name": changes.official_name}
+        await session.execute(
+            sql_update(countries).where(countries.c.alpha_2 == alpha_2).values(new)
+        )
+
+    @app.patch(TEXTUAL + "/{alpha_2}")
+    async def send(alpha_2: Alpha2, changes: CountryUpdate, session: WriteSessionDep) -> None:
+        invalidate(session, f"country:{alpha_2}")
+        await session.execute(
+            text("UPDATE countries SET official_name = :name WHERE alpha_2 = :alpha_2"),
+            {"name": changes.official_name, "alpha_2": alpha_2},
+        )
 
     return app
 
@@ -203,7 +234,7 @@ async def _keep_reading(client: Client, keys: Sequence[str], pause_seconds: floa
     while True:
         key = rng.choice(keys)
         began = time.monotonic()
-        answer = await client.get(f"/countries/{key}" if key else PAGE)
+        answer = await client.get(f"{rng.choice(READS)}/{key}" if key else PAGE)
         if answer.status_code == 200:
             what = "hit" if cache_status(answer) == "hit" else "miss"
             countries: list[dict[str, Any]] = [answer.json()] if key else answer.json()["items"]
