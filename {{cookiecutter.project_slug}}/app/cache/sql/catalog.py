@@ -76,4 +76,5 @@ class Catalog:
             return "textual-sql"
         if any(self.functions.get(call) == "v" for call in effect.calls):
             return "function"
-        return None
+        # PostgreSQL, or a trigger of the view, changes the tables behind it.
+        return "view" if any(change.table in self.views for change in effect.changes) else None

@@ -46,7 +46,7 @@ class _Observer:
         effect = effect_of(getattr(context, "compiled", None), statement)
         if effect.changes:
             self._note_changes(effect, connection, context)
-        if effect.changes_unknown or effect.calls:
+        if effect.changes or effect.changes_unknown or effect.calls:
             self._note_unclear_changes(effect, connection, statement)
         reads = recording.get()
         if reads is None:

@@ -8,7 +8,19 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, ForeignKey, Table, Text, func, insert, select, text
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    Table,
+    Text,
+    column,
+    func,
+    insert,
+    select,
+    table,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -60,6 +72,11 @@ FUNCTIONS = (
     "CREATE PROCEDURE rename_by_call(which int) LANGUAGE sql AS"
     " 'UPDATE authors SET name = ''x'' WHERE id = which'",
 )
+VIEWS = (
+    "CREATE VIEW author_names AS SELECT id, name FROM authors",
+    "CREATE MATERIALIZED VIEW author_count AS SELECT count(*) FROM authors",
+)
+VIEW, LATER_VIEW = (table(name, column("name")) for name in ("author_names", "names_later"))
 UPDATE = text("UPDATE authors SET name = 'secret' WHERE id = 1")
 WRITES = [
     UPDATE,
@@ -69,6 +86,8 @@ WRITES = [
     text("MERGE INTO authors USING (VALUES (1)) v ON id = 1 WHEN MATCHED THEN DELETE"),
     select(func.rename(1)),
     insert(Book).values(id=uuid.UUID(int=1), author_id=func.rename(1)),
+    text("REFRESH MATERIALIZED VIEW author_count"),
+    update(VIEW).values(name="x"),
 ]
 READS = [
     text("SELECT name AS update FROM authors WHERE name <> 'delete' FOR UPDATE"),
@@ -95,7 +114,7 @@ async def world(empty_database_url: str, cache_url: str) -> AsyncIterator[World]
 async def create_functions(url: str) -> None:
     engine = create_async_engine(url)
     async with engine.begin() as connection:
-        for statement in FUNCTIONS:
+        for statement in (*FUNCTIONS, *VIEWS):
             await connection.execute(text(statement))
     await engine.dispose()
 
@@ -119,6 +138,26 @@ async def test_a_write_that_nobody_understands_is_refused_before_commit(
         assert await name_of(world) == "Ann"
     async with world.sessions.begin() as session:  # nothing of it is left in the connection
         (await session.get_one(Author, 1)).name = "Anna"
+
+
+@pytest.mark.parametrize(
+    ("created", "statement"),
+    [
+        (FUNCTIONS[0].replace("rename", "rename_later"), select(func.rename_later(1))),
+        (VIEWS[0].replace("author_names", "names_later"), update(LATER_VIEW).values(name="x")),
+    ],
+    ids=["function", "view"],
+)
+async def test_what_is_created_after_the_start_is_found_out(
+    world: World, created: str, statement: Any
+) -> None:
+    async with world.sessions.begin() as session:
+        await session.execute(select(func.name_of(1)))  # the catalogue is asked
+    async with create_async_engine(world.url).begin() as connection:
+        await connection.execute(text(created))
+    with pytest.raises(UntoldWrite):
+        async with world.sessions.begin() as session:
+            await session.execute(statement)
 
 
 async def test_a_refusal_shows_the_statement_without_its_values(world: World) -> None:
