@@ -101,8 +101,8 @@ def test_the_example_goes_with_the_commands_of_the_readme_and_leaves_nothing_dea
 
     service.make("check")
     assert "GET /" not in service.text("docs/dependencies.md")
-    # All others ran for the page.
-    service.make("test", PYTEST_ARGS="tests/integration/cache")
+    # What has nothing to do with resources is left to the suite of the whole service.
+    service.make("test", PYTEST_ARGS="--ignore tests/unit/cache --ignore tests/integration/cache")
 
     port = free_port()
     with started("make", f"UV={uv()}", "run", cwd=service.root, port=port):
