@@ -22,6 +22,8 @@ from tests.clients import make_settings, serving
 from tests.services import SERVICE, free_port
 
 ANSWER_SECONDS = 30
+# One process of this folder has such a cache: these tests run in one worker, one after the other.
+MEMORY = pytest.mark.xdist_group("memory://")
 
 
 @asynccontextmanager
@@ -88,6 +90,7 @@ async def test_nor_does_it_try_for_ever_with_several_workers() -> None:
     assert "API_TOKEN: is not set" in stderr.decode()
 
 
+@MEMORY
 @pytest.mark.parametrize(
     ("options", "environment"), [(["--workers", "2"], {}), ([], {"WEB_CONCURRENCY": "2"})]
 )
@@ -99,6 +102,7 @@ async def test_several_processes_do_not_start_with_a_cache_of_one(
     assert "CACHE_URL is memory://, a cache of one process, and this is not the" in stderr.decode()
 
 
+@MEMORY
 async def test_nor_a_second_one_while_the_first_one_runs() -> None:
     port = free_port()
     live = f"http://127.0.0.1:{port}/health/live"
