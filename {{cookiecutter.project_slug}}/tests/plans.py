@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import event, text
 
+from app.cache import invalidate
 from tests.clients import Client
 
 Node = dict[str, Any]
@@ -14,6 +15,7 @@ async def fill(client: Client, *statements: str) -> None:
     """Many rows by plain SQL, and what autovacuum does after a while: the planner knows them."""
     engine = client.state["engine"].execution_options(isolation_level="AUTOCOMMIT")
     async with engine.connect() as connection:
+        invalidate(connection, "*")
         for statement in [*statements, "VACUUM ANALYZE"]:
             await connection.execute(text(statement))
 

@@ -69,6 +69,10 @@ class Changes:
         self.unclear = self.unclear or other.unclear
         self.is_told |= other.is_told
 
+    def clear(self) -> None:
+        self._names.clear()
+        self.unclear = None
+
     def add_row(self, state: InstanceState[Any]) -> None:
         for tag, family in _declared(state.mapper):
             for name in _names(tag, family, state) if tag.fields else (family,):

@@ -16,6 +16,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Dialect, Engine
+from sqlalchemy.engine import ExecutionContext
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import await_only
 
@@ -82,7 +84,9 @@ def fence_of(connection: Connection, changes: Changes | None = None) -> "Fence |
     """
     fence: Fence | None = connection.info.get(_FENCE)
     if fence is None and (fencing := _fencing.get(connection.dialect)):
-        fence = Fence(changes or Changes(), fencing, connection.engine)
+        driver = connection.connection.dbapi_connection
+        is_autocommit = driver is not None and connection.dialect.detect_autocommit_setting(driver)
+        fence = Fence(changes or Changes(), fencing, connection.engine, is_autocommit)
         connection.info[_FENCE] = fence
     return fence
 
@@ -94,6 +98,8 @@ class Fence:
     changes: Changes
     fencing: Fencing
     engine: Engine
+    is_autocommit: bool
+    """Whether each statement is its own COMMIT."""
 
     def commit(self, commit: Callable[[], None], roll_back: Callable[[], None]) -> None:
         changes = self.changes
@@ -127,6 +133,21 @@ class Fence:
             log.exception("invalidation failed after COMMIT: %s", ", ".join(hold.tags))
 
 
+def execute_fenced(
+    execute: Callable[..., None], cursor: DBAPICursor, statement: str, *arguments: Any
+) -> bool:
+    """Executes a statement that is its own COMMIT; False leaves that to SQLAlchemy."""
+    context: ExecutionContext = arguments[-1]
+    fence: Fence | None = _info(context.root_connection).get(_FENCE)
+    if fence is None or not fence.is_autocommit:
+        return False
+    try:
+        fence.commit(partial(execute, cursor, statement, *arguments), roll_back=lambda: None)
+    finally:
+        fence.changes.clear()
+    return True
+
+
 def _commit(
     commit: Callable[..., None],
     roll_back: Callable[..., None],
@@ -155,10 +176,14 @@ def _roll_back(
 
 
 def _ended(connection: Connection | PoolProxiedConnection) -> Fence | None:
-    try:
-        fence: Fence | None = connection.info.pop(_FENCE, None)
-    except NotImplementedError:  # SQLAlchemy's own first look at the server
-        return None
+    fence: Fence | None = _info(connection).pop(_FENCE, None)
     if fence is not None:
         fence.changes.is_over = True
     return fence
+
+
+def _info(connection: Connection | PoolProxiedConnection) -> dict[Any, Any]:
+    try:
+        return connection.info
+    except NotImplementedError:  # SQLAlchemy's own first look at the server
+        return {}

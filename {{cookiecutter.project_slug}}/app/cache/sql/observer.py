@@ -1,6 +1,8 @@
 """The statements of an engine: what they read is told to the computation that runs them, and what
 they change to the fence around their COMMIT."""
 
+from functools import partial
+
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import ExecutionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -8,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.cache.engine import CacheEngine
 from app.cache.reads import recording
 from app.cache.sql.catalog import Catalog
-from app.cache.sql.commit import Fencing, fence_commits, fence_of
+from app.cache.sql.commit import Fencing, execute_fenced, fence_commits, fence_of
 from app.cache.sql.sessions import listen_to_sessions
 from app.cache.sql.statements import Effect, effect_of
 from app.cache.sql.tables import Tables
@@ -25,6 +27,10 @@ def observe(
     """
     fence_commits(engine.dialect, Fencing(cache, tables, strict))
     event.listen(engine.sync_engine, "before_cursor_execute", _Observer(tables).note)
+    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+        event.listen(
+            engine.sync_engine, name, partial(execute_fenced, getattr(engine.dialect, name))
+        )
     listen_to_sessions()
 
 
@@ -59,7 +65,8 @@ class _Observer:
         self, effect: Effect, connection: Connection, context: ExecutionContext | None
     ) -> None:
         if (fence := fence_of(connection)) is not None:
-            rows_follow = fence.changes.rows_follow and _is_of_flush(connection, context)
+            of_flush = fence.changes.rows_follow and _is_of_flush(connection, context)
+            rows_follow = of_flush and not fence.is_autocommit
             ended = self._tables.ended_by(effect.changes, rows_follow=rows_follow)
             fence.changes.add_families(ended)
 
@@ -72,10 +79,9 @@ class _Observer:
 
     def _known(self, connection: Connection, effect: Effect) -> Catalog:
         """Asked anew for names that are new: they may have been created meanwhile."""
-        asked = self._asked
-        if self._catalog is None or not (effect.calls <= asked and effect.reads <= asked):
+        if self._catalog is None or not effect.names <= self._asked:
             self._catalog = Catalog.ask(connection)
-            asked |= effect.calls | effect.reads
+            self._asked |= effect.names
         return self._catalog
 
 

@@ -8,19 +8,20 @@ Text is not parsed for tables: it shows only whether it may read or change one.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.dialects.postgresql.dml import OnConflictDoUpdate
 from sqlalchemy.engine import Compiled
+from sqlalchemy.orm.context import FromStatement
 from sqlalchemy.schema import DDL, CreateTable, Table
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.ddl import BaseDDLElement
 from sqlalchemy.sql.dml import Delete, Insert, UpdateBase
 from sqlalchemy.sql.elements import ColumnClause, TextClause
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.sql.selectable import TableClause
+from sqlalchemy.sql.selectable import Alias, TableClause, TextualSelect
 
 # Strings, dollar-quoted strings, comments.
 _LITERALS = re.compile(r"'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -33,7 +34,7 @@ _HARMLESS = re.compile(
 )
 # Where one can begin: a word alone may be the name of a column.
 _CHANGES = re.compile(
-    r"(?:[();]|\b(?:explain|analyze|verbose)\b)\s*(?:insert|update|delete|merge)\s+\w"
+    r"(?:^|[();]|\b(?:explain|analyze|verbose)\b)\s*(?:insert|update|delete|merge)\s+\w"
     r"|\binto\b|;\s*\w"
 )
 _CALLS = re.compile(r"(\w+)\s*\(")
@@ -45,7 +46,7 @@ class Change(NamedTuple):
     how: Literal["insert", "update", "delete"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Effect:
     """Tables by their full names: `schema.name` outside the default schema."""
 
@@ -55,6 +56,11 @@ class Effect:
     """Names of functions, in lower case. PostgreSQL knows what they may read and change."""
     reads_unknown: bool = False
     changes_unknown: bool = False
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Those that PostgreSQL knows: of tables, views and functions."""
+        return self.reads | self.calls | {change.table for change in self.changes}
 
 
 def effect_of(compiled: Compiled | None, text: str) -> Effect:
@@ -71,7 +77,7 @@ _remembered: WeakKeyDictionary[Compiled, Effect] = WeakKeyDictionary()
 
 
 def _effect_of_compiled(compiled: Compiled) -> Effect:
-    statement: Any = compiled.statement
+    statement: Any = _innermost(compiled.statement)
     if isinstance(statement, BaseDDLElement):
         return _effect_of_ddl(statement)
     reads, changes, calls = set[str](), set[Change](), set[str]()
@@ -124,10 +130,17 @@ def _elements(compiled: Compiled) -> Iterator[Any]:
 
 
 def _change(statement: UpdateBase) -> Change:
-    table = _name(statement.table)
+    table = _name(_innermost(statement.table))
     if isinstance(statement, Delete):
         return Change(table, "delete")
     return Change(table, "insert" if isinstance(statement, Insert) else "update")
+
+
+def _innermost(element: Any) -> Any:
+    """The table of an alias; the text of `text(…).columns(…)` and of `from_statement(text(…))`."""
+    while isinstance(element, Alias | TextualSelect | FromStatement):
+        element = element.element
+    return element
 
 
 def _name(table: Any) -> str:

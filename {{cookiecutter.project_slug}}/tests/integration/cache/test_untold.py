@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import (
     Column,
     ForeignKey,
+    Integer,
     Table,
     Text,
     column,
@@ -84,6 +85,8 @@ WRITES = [
     text("SELECT rename(1)"),
     text("CALL rename_by_call(1)"),
     text("MERGE INTO authors USING (VALUES (1)) v ON id = 1 WHEN MATCHED THEN DELETE"),
+    text("UPDATE authors SET name = 'x' RETURNING id").columns(id=Integer),
+    select(Author).from_statement(text("UPDATE authors SET name = 'x' RETURNING *")),
     select(func.rename(1)),
     insert(Book).values(id=uuid.UUID(int=1), author_id=func.rename(1)),
     text("REFRESH MATERIALIZED VIEW author_count"),

@@ -16,13 +16,15 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column, relationship
 
+from app.cache import UntoldWrite
 from tests.integration.cache.fenced import World, fenced
 
 BOOK, OTHER_BOOK = (uuid.UUID(int=number) for number in (1, 2))
@@ -154,6 +156,7 @@ RENAMED_ONES = RENAME.returning(AUTHORS.c.id).cte("renamed")
             id="upsert",
         ),
         pytest.param(delete(Loan), ALL_LOANS, id="bulk delete"),
+        pytest.param(update(aliased(Book)).values(title="x"), ALL_BOOKS, id="alias"),
         pytest.param(
             insert(book_genres).values(book_id=BOOK, slug="a"), ALL_GENRES_OF, id="association"
         ),
@@ -285,6 +288,18 @@ async def by_options(engine: AsyncEngine) -> None:
         await connection.execute(RENAME)
 
 
+async def by_statements_that_commit(engine: AsyncEngine) -> None:
+    async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        await connection.execute(RENAME)
+
+
+async def by_statements_that_commit_in_a_session(engine: AsyncEngine) -> None:
+    autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with AsyncSession(autocommit) as session:
+        (await session.get_one(Author, 1)).name = "Ann"
+        await session.flush()
+
+
 async def in_own_session(engine: AsyncEngine) -> None:
     async with AsyncSession(engine) as session:
         await session.execute(RENAME)
@@ -298,7 +313,16 @@ async def around_a_savepoint(engine: AsyncEngine) -> None:
         await savepoint.rollback()
 
 
-@pytest.mark.parametrize("way", [by_options, in_own_session, around_a_savepoint])
+@pytest.mark.parametrize(
+    "way",
+    [
+        by_options,
+        by_statements_that_commit,
+        by_statements_that_commit_in_a_session,
+        in_own_session,
+        around_a_savepoint,
+    ],
+)
 async def test_whatever_is_made_of_the_engine_is_fenced(
     world: World, way: Callable[[AsyncEngine], Awaitable[None]]
 ) -> None:
@@ -333,3 +357,30 @@ async def test_what_is_rolled_back_over_the_engine_leaves_no_trace(world: World)
         await connection.rollback()
         await connection.execute(select(AUTHORS))
         await connection.commit()
+
+
+async def test_a_statement_that_commits_is_fenced_by_itself(world: World) -> None:
+    hold, release = world.cache.writes.hold, world.cache.writes.release
+    seen: list[tuple[str, str]] = []
+
+    async def name() -> str:
+        async with world.engine.connect() as other:
+            return str(await other.scalar(select(AUTHORS.c.name).where(AUTHORS.c.id == 1)))
+
+    async def look(*tags: Any, **options: Any) -> Any:
+        if tags[0]:
+            seen.append(("before", await name()))
+        return await hold(*tags, **options)
+
+    async def look_again(*arguments: Any, **options: Any) -> None:
+        seen.append(("after", await name()))
+        await release(*arguments, **options)
+
+    world.cache.writes.hold, world.cache.writes.release = look, look_again  # type: ignore[method-assign]
+    autocommit = world.engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with autocommit.connect() as connection:
+        await connection.execute(RENAME)
+        assert seen == [("before", ""), ("after", "Ann")]
+        with pytest.raises(UntoldWrite):
+            await connection.execute(text("UPDATE authors SET name = 'x'"))
+    assert await name() == "Ann"
