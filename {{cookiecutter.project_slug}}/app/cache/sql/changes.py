@@ -4,13 +4,13 @@ Where the rows or their old values are not known, the families stand for them: e
 template carries its family.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from enum import Enum
 from functools import cache
 from typing import Any
 
-from sqlalchemy import CHAR, REAL, DateTime, Float, Numeric, Uuid
+from sqlalchemy import CHAR, REAL, DateTime, Float, Numeric, Table, Uuid
 from sqlalchemy.dialects.postgresql import CITEXT
 from sqlalchemy.orm import InstanceState, Mapper, UOWTransaction
 from sqlalchemy.orm.attributes import get_history
@@ -77,6 +77,19 @@ class Changes:
         for tag, family in _declared(state.mapper):
             for name in _names(tag, family, state) if tag.fields else (family,):
                 self.add(name, family)
+
+    def add_parameters(
+        self, table: Table, tags: Iterable[Tag], rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """The rows of an association table, by the parameters of the statement of a flush."""
+        for tag in tags:
+            for row in rows:
+                kept = all(
+                    field in row and _is_kept(row[field], table.c[field].type)
+                    for field in tag.fields
+                )
+                for name in tag.changed(row) if kept else (tag.family,):
+                    self.add(name, tag.family)
 
     def add_families(self, families: Iterable[str]) -> None:
         for family in families:

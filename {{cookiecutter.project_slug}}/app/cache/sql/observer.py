@@ -2,14 +2,16 @@
 they change to the fence around their COMMIT."""
 
 from functools import partial
+from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Delete, Insert, Table, event
 from sqlalchemy.engine import ExecutionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cache.engine import CacheEngine
 from app.cache.reads import recording
 from app.cache.sql.catalog import Catalog
+from app.cache.sql.changes import Changes
 from app.cache.sql.commit import Fencing, execute_fenced, fence_commits, fence_of
 from app.cache.sql.sessions import listen_to_sessions
 from app.cache.sql.statements import Effect, effect_of
@@ -61,14 +63,27 @@ class _Observer:
         if reads.unclear is None:
             reads.unclear = self._known(connection, effect).unclear_reads(effect)
 
-    def _note_changes(
-        self, effect: Effect, connection: Connection, context: ExecutionContext | None
-    ) -> None:
-        if (fence := fence_of(connection)) is not None:
-            of_flush = fence.changes.rows_follow and _is_of_flush(connection, context)
-            rows_follow = of_flush and not fence.is_autocommit
-            ended = self._tables.ended_by(effect.changes, rows_follow=rows_follow)
-            fence.changes.add_families(ended)
+    def _note_changes(self, effect: Effect, connection: Connection, context: Any) -> None:
+        if (fence := fence_of(connection)) is None:
+            return
+        changes = fence.changes
+        rows_follow = changes.rows_follow and not fence.is_autocommit
+        if rows_follow and not _is_of_flush(connection, context):
+            one = len(effect.changes) == 1
+            rows_follow = one and self._note_association(changes, context)
+        changes.add_families(self._tables.ended_by(effect.changes, rows_follow=rows_follow))
+
+    def _note_association(self, changes: Changes, context: Any) -> bool:
+        """Notes what a flush adds to and removes from an association table, which has no mapper."""
+        statement = getattr(getattr(context, "compiled", None), "statement", None)
+        table = getattr(statement, "table", None)
+        if not isinstance(statement, Insert | Delete) or not isinstance(table, Table):
+            return False
+        if table.fullname in self._tables.mapped:
+            return False
+        tags = self._tables.declared(table.fullname)
+        changes.add_parameters(table, tags, context.compiled_parameters)
+        return True
 
     def _note_unclear_changes(self, effect: Effect, connection: Connection, statement: str) -> None:
         why = self._known(connection, effect).unclear_changes(effect)

@@ -38,6 +38,7 @@ class Tables:
             for mapper in each.mappers:
                 for part in mapper.tables:
                     self._declared[_full_name(part)].update(_declared_tags(mapper))
+        self.mapped = frozenset(self._declared)
         self._add_tables_of_several(mapper for each in registries for mapper in each.mappers)
         for name, tags in self._beside_rows.items():
             self._declared[name] |= tags
@@ -90,7 +91,8 @@ class Tables:
         dragged = self.dragged_along(changes)
         whole = dragged if rows_follow else changes | dragged
         names = {table_tag(change.table) for change in changes | dragged}
-        for tables, declared in ((whole, self._declared), (changes, self._beside_rows)):
+        beside = {change for change in changes if change.table in self.mapped}
+        for tables, declared in ((whole, self._declared), (beside, self._beside_rows)):
             for change in tables:
                 names.update(tag.family for tag in declared.get(change.table, ()))
         return frozenset(names)

@@ -111,7 +111,7 @@ ALL_GENRES_OF = ("table:book_genres", "book-genres", "genres-of:*")
 DRAGGED = (*ALL_LOANS, *ALL_GENRES_OF)
 TAGS = [
     *("author:1", "author:2", f"book:{BOOK}", "loans-of:Eve", "count:1", "table:counts", "count:*"),
-    *("table:genres", "table:stock", "stock:*", f"stock:{BOOK}", "report"),
+    *(f"genres-of:{BOOK}", "table:genres", "table:stock", "stock:*", f"stock:{BOOK}", "report"),
     *(*ALL_AUTHORS, *ALL_BOOKS, *DRAGGED),
 ]
 
@@ -250,10 +250,34 @@ async def test_a_flush_that_deletes_ends_all_tags_of_what_goes_with_it(world: Wo
         await session.delete(await session.get_one(Book, BOOK))
 
 
-async def test_a_relationship_ends_the_tags_of_its_association_table(world: World) -> None:
-    async with world.invalidated(f"book:{BOOK}", *ALL_GENRES_OF), world.sessions.begin() as session:
-        book = await session.get_one(Book, BOOK)
-        book.genres.append(await session.get_one(Genre, "a"))
+async def test_a_relationship_ends_the_tags_of_the_rows_of_its_association_table(
+    world: World,
+) -> None:
+    genres_of_book = ("table:book_genres", "book-genres", f"genres-of:{BOOK}")
+    for genres in (["a", "b"], ["a"], []):
+        async with (
+            world.invalidated(f"book:{BOOK}", *genres_of_book),
+            world.sessions.begin() as session,
+        ):
+            book = await session.get_one(Book, BOOK)
+            book.genres = [await session.get_one(Genre, slug) for slug in genres]
+
+
+async def test_what_a_listener_of_a_flush_removes_from_an_association_ends_all_its_tags(
+    world: World,
+) -> None:
+    def remove(_: object, connection: Connection, book: Book) -> None:
+        connection.execute(delete(book_genres).where(book_genres.c.book_id == BOOK))
+
+    event.listen(Book, "after_insert", remove)
+    try:
+        async with (
+            world.invalidated("table:books", *ALL_GENRES_OF),
+            world.sessions.begin() as session,
+        ):
+            session.add(Book(id=uuid.UUID(int=4), author_id=1))
+    finally:
+        event.remove(Book, "after_insert", remove)
 
 
 async def test_what_a_listener_of_a_flush_executes_ends_all_tags_of_its_table(
