@@ -7,7 +7,7 @@ an object that keeps something outside its fields: two that differ would share a
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -26,6 +26,11 @@ _PLAIN = (
 )  # fmt: skip
 _SIMPLE = frozenset({*_PLAIN, bool, type(None), str, bytes, list, tuple, set, frozenset, dict})
 _WITH_IDENTITY = (*_SIMPLE, Mapping)
+# What `repr` says all of, and how each is called.
+_TEXTS = {
+    kind: f"{kind.__module__}.{kind.__qualname__}".encode()
+    for kind in (*_PLAIN, bool, type(None), str, bytes)
+}
 _WHAT_HAS_ONE = (
     "plain values (text, numbers, dates, UUIDs, enums, collections, Pydantic models, dataclasses)"
 )
@@ -35,13 +40,14 @@ class NoIdentityError(TypeError):
     """A value of which no key can be made."""
 
 
-def argument_parts(name: str, value: Any) -> Iterable[bytes]:
+def argument_parts(name: str, value: Any) -> list[bytes]:
     """The bytes that tell this argument from any other. Raises NoIdentityError."""
     kind = type(value)
-    yield f"{kind.__module__}.{kind.__qualname__}".encode()
+    if kind in _TEXTS:
+        return [_TEXTS[kind], repr(value).encode()]
+    parts = [f"{kind.__module__}.{kind.__qualname__}".encode()]
     if isinstance(value, Enum):
-        yield value.name.encode()
-        return
+        return [*parts, value.name.encode()]
     fields: dict[str, Any] | None = None
     if kind not in _SIMPLE:
         fields = fields_of(value)
@@ -56,26 +62,27 @@ def argument_parts(name: str, value: Any) -> Iterable[bytes]:
                 "outside its fields: what is no field is not in the key. Pass the values themselves"
             )
     if isinstance(value, bytes):
-        yield value
+        parts.append(value)
     elif isinstance(value, str):
-        yield value.encode()
+        parts.append(value.encode())
     elif value is None or isinstance(value, _PLAIN):
-        yield repr(value).encode()
+        parts.append(repr(value).encode())
     elif isinstance(value, list | tuple):
-        yield len(value).to_bytes(4)
+        parts.append(len(value).to_bytes(4))
         for item in value:
-            yield from argument_parts(name, item)
+            parts += argument_parts(name, item)
     elif isinstance(value, set | frozenset):
-        yield from sorted(digest(argument_parts(name, item)).encode() for item in value)
-    elif isinstance(value, Mapping):
-        yield from sorted(
-            digest([*argument_parts(name, key), *argument_parts(name, item)]).encode()
-            for key, item in value.items()
-        )
+        parts += sorted([digest(argument_parts(name, item)).encode() for item in value])
+    elif fields is None:
+        pairs = [argument_parts(name, key) + argument_parts(name, value[key]) for key in value]
+        parts += sorted([digest(pair).encode() for pair in pairs])
     else:
-        if isinstance(value, BaseModel):  # what was set can be told from what was left out
-            yield from sorted(field.encode() for field in value.model_fields_set)
-        yield from argument_parts(name, fields)
+        # What was set can be told from what was left out.
+        given = sorted(value.model_fields_set) if isinstance(value, BaseModel) else []
+        parts += [b"%d %d" % (len(fields), len(given)), *[field.encode() for field in given]]
+        for field in sorted(fields):
+            parts += [field.encode(), *argument_parts(name, fields[field])]
+    return parts
 
 
 def function_parts(function: Callable[..., Any], *outer: object) -> Iterator[bytes]:

@@ -16,10 +16,9 @@ from starlette.datastructures import QueryParams
 
 from app.cache.http._fastapi import (
     Dependant,
+    Extraction,
     ModelField,
-    get_flat_params,
     parameter_aliases,
-    request_params_to_args,
     walk,
 )
 from app.cache.http.safety import takes_more
@@ -98,19 +97,16 @@ class _Parameter:
     def __init__(self, field: ModelField) -> None:
         self.field = field
         self.in_query = getattr(field.field_info, "in_", None) is ParamTypes.query
-        self._flat = get_flat_params(
-            Dependant(query_params=[field]) if self.in_query else Dependant(path_params=[field])
-        )
-        self._is_model = not any(each is field for each in self._flat)
-        self.names = {name: each.name for each in self._flat for name in (each.name, *_names(each))}
+        self._extraction = Extraction(field)
+        self._is_model, flat = self._extraction.is_model, self._extraction.fields
+        self.names = {name: each.name for each in flat for name in (each.name, *_names(each))}
         """The names that a tag may use for it, each with that of its field."""
-        self.aliases = [name for each in self._flat for name in _names(each)]
+        self.aliases = [name for each in flat for name in _names(each)]
 
     def value(self, source: Mapping[str, Any]) -> Any:
-        values, errors = request_params_to_args([self.field], source)
+        value, errors = self._extraction.value(source)
         if errors:
             raise InvalidRequestError(str(errors[0]))
-        value = values[self.field.name]
         if isinstance(value, BaseModel) and self._is_model:
             for name, field in type(value).model_fields.items():
                 if field.default_factory is not None and name not in value.model_fields_set:
