@@ -35,7 +35,7 @@ class PrometheusRecorder:
 
     def __init__(self) -> None:
         self._sums: defaultdict[tuple[str, str], float] = defaultdict(float)
-        self._events = 0
+        self._events = self._milliseconds_saved = 0
 
     def count(self, event: str, label: str = "", amount: float = 1) -> None:
         self._sums[event, label] += amount
@@ -44,11 +44,16 @@ class PrometheusRecorder:
             self.flush()
 
     def hit(self, state: str, entry: Entry) -> None:
-        self._sums["seconds_saved", ""] += entry.compute_ms / 1000
-        self.count("hit", state)
+        self._sums["hit", state] += 1
+        self._milliseconds_saved += entry.compute_ms
+        self._events += 1
+        if self._events >= EVENTS_BETWEEN_FLUSHES:
+            self.flush()
 
     def flush(self) -> None:
-        sums, self._sums, self._events = self._sums, defaultdict(float), 0
+        self._sums["seconds_saved", ""] += self._milliseconds_saved / 1000
+        sums, self._sums = self._sums, defaultdict(float)
+        self._events = self._milliseconds_saved = 0
         for (event, label), amount in sums.items():
             EVENTS.labels(event, label).inc(amount)
 

@@ -103,7 +103,7 @@ class Store:
         if owed:
             generations = generations if owed.isdisjoint(tags) else None
             valid = valid and entry is not None and owed.isdisjoint(entry.generations)
-        now = self._now()
+        now = int(self._clock() * 1000)
         state, entry = _judge(entry, now, valid=valid)
         return Lookup(state, entry, generations, now, budget)
 
