@@ -5,6 +5,7 @@ shows, with its filters, and hands both to `fetch_page`.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Generic, Self, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field
@@ -79,7 +80,8 @@ async def fetch_page(
     """
     keys = key if isinstance(key, tuple) else (key,)
     # The key comes last, so that rows that sort alike keep one order over all pages.
-    order = [*_order(keys[0].class_, query.sort), *keys]
+    model: Any = keys[0].class_
+    order = [*_order(model, query.sort), *keys]
     return await fetch_slice(session, matching.order_by(*order), query)
 
 
@@ -95,10 +97,10 @@ async def fetch_slice(session: ReadSession, ordered: Shown, query: ListQuery) ->
     return rows, await session.scalar(count) or 0
 
 
-def _order(model: Any, sort: str) -> Iterable[Any]:
-    for name in _sort_names(sort):
-        column = getattr(model, name.removeprefix("-"))
-        yield column.desc() if name.startswith("-") else column.asc()
+@lru_cache(maxsize=256)
+def _order(model: Any, sort: str) -> Sequence[Any]:
+    columns = [(name, getattr(model, name.removeprefix("-"))) for name in _sort_names(sort)]
+    return [column.desc() if name.startswith("-") else column.asc() for name, column in columns]
 
 
 def _sort_names(sort: str) -> list[str]:
