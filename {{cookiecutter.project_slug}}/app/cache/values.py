@@ -16,6 +16,8 @@ MAX_DIGITS = 4300
 
 def text_of(value: object) -> str | None:
     """None for what is no single value: who depends on it depends on every value."""
+    if type(value) is str:
+        return value
     match value:
         case None | list() | tuple() | set() | frozenset() | Mapping():
             return None
