@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from app.cache.backends.base import Backend, CacheUnavailable, Generations
-from app.cache.budget import Budget, current_budget
+from app.cache.budget import SWIFT_SECONDS, Budget, current_budget
 from app.cache.entry import Entry
 from app.cache.events import Recorder
 from app.cache.policy import Policy
@@ -99,7 +99,8 @@ class Store:
         except (CacheUnavailable, TimeoutError):
             return Lookup("unavailable", None, None, self._now(), budget)
         finally:
-            budget.spend(started)
+            if time.monotonic() - started > SWIFT_SECONDS:  # a hit calls no more than it must
+                budget.spend(started)
         if owed:
             generations = generations if owed.isdisjoint(tags) else None
             valid = valid and entry is not None and owed.isdisjoint(entry.generations)

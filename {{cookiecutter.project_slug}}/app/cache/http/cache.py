@@ -29,14 +29,14 @@ class Cache(CacheEngine):
     ) -> None:
         super().__init__(backend, name=name, **options)
         self.slug, self.client_may_bypass = name.encode(), client_may_bypass
-        self._tables: dict[FastAPI, RouteTable] = {}
+        self.tables: dict[FastAPI, RouteTable] = {}
         self._hits_for_miss: dict[str, tuple[float, str]] = {}
 
     def bind(self, app: FastAPI) -> RouteTable:
         """Analyses the routes of `app`. Raises PolicyError for one that cannot be cached safely."""
-        table = self._tables.get(app)
+        table = self.tables.get(app)
         if table is None:
-            table = self._tables[app] = RouteTable(app, self.coverage)
+            table = self.tables[app] = RouteTable(app, self.coverage)
             self.learned |= {route.learned for route in table.cached}
             for mounted in table.mounted:
                 self.bind(mounted)

@@ -51,12 +51,12 @@ class CacheMiddleware:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] not in ("http", "websocket"):
             return self.app(scope, receive, send)
-        cache = scope.get("state", {}).get("cache")
-        if cache and scope.get("method") in ("GET", "HEAD"):
+        cache, method = scope.get("state", {}).get("cache"), scope.get("method")
+        if cache and method in ("GET", "HEAD"):
             path = get_route_path(scope) if scope.get("root_path") else scope["path"]
-            table = cache.bind(scope["app"])
+            table = cache.tables.get(scope["app"]) or cache.bind(scope["app"])
             route = table.find(path)
-            if route is not None and not (scope["method"] == "HEAD" and table.answers_head(path)):
+            if route is not None and (method == "GET" or not table.answers_head(path)):
                 return _Exchange(self.app, cache, route, path, scope, receive, send).run()
         return self._pass(cache, scope, receive, send)
 
@@ -89,9 +89,10 @@ class _Exchange:
         self.app, self.cache, self.route, self.path = app, cache, route, path
         self.scope, self.receive, self.send = scope, receive, send
         self.policy, self.budget = route.policy, Budget()
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        if len(self.headers) < len(scope["headers"]):
-            self.headers = joined(scope["headers"])
+        headers = scope["headers"]
+        self.headers: dict[bytes, bytes] = dict(headers)
+        if len(self.headers) < len(headers):
+            self.headers = joined(headers)
 
     async def run(self) -> None:
         reason = self._why_not_cached()
@@ -249,13 +250,9 @@ class _Exchange:
         response.headers.append((b"cache-status", b"%s; %s" % (self.cache.slug, status)))
 
     async def _send(self, response: Response) -> None:
-        known = self.headers.get(b"if-none-match", b"")
-        since = self.headers.get(b"if-modified-since", b"")
-        if (
-            (known or since)
-            and response.status == 200
-            and not_modified(response.headers, known, since)
-        ):
+        given = self.headers
+        conditional = b"if-none-match" in given or b"if-modified-since" in given
+        if conditional and response.status == 200 and not_modified(response.headers, given):
             response = Response(304, headers_of_304(response.headers), b"")
         status, headers, body = response
         # A copy: some middleware appends to the list that it is handed.

@@ -41,15 +41,15 @@ def _accepts_gzip(accept_encoding: bytes) -> bool:
     return weights.get("gzip", weights.get("x-gzip", default)) > 0
 
 
-def not_modified(headers: Headers, if_none_match: bytes, if_modified_since: bytes) -> bool:
+def not_modified(headers: Headers, asked: Mapping[bytes, bytes]) -> bool:
     """RFC 9110 section 13.2.2: If-None-Match decides; If-Modified-Since counts only without it."""
-    given = dict(headers)
+    given, if_none_match = dict(headers), asked.get(b"if-none-match")
     if if_none_match:
         etag = given.get(b"etag", b"")
         if if_none_match in (etag, b"*"):
             return True
         return etag.removeprefix(b"W/") in _ENTITY_TAG.findall(if_none_match)
-    modified = given.get(b"last-modified")
+    modified, if_modified_since = given.get(b"last-modified"), asked.get(b"if-modified-since")
     if not if_modified_since or modified is None:
         return False
     changed, known = _date(modified), _date(if_modified_since)
