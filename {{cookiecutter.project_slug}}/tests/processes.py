@@ -13,7 +13,7 @@ from app.settings import Settings
 from tests.clients import TOKEN
 from tests.services import SERVICE, free_port
 
-START_SECONDS, STOP_SECONDS = 60, 10
+START_SECONDS, STOP_SECONDS = 120, 10
 
 
 @asynccontextmanager

@@ -30,12 +30,7 @@ OF_PROCESS: dict[Process, dict[str, str]] = {
 LISTEN_SECONDS, POLL_SECONDS = 20.0, 0.02
 
 
-@pytest_asyncio.fixture(
-    scope="session",
-    loop_scope="session",
-    # One worker of xdist starts the servers of a variant, and runs all of its tests.
-    params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in VARIANTS],
-)
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=VARIANTS)
 async def library(
     request: pytest.FixtureRequest,
     services: Services,

@@ -66,7 +66,6 @@ SPELLINGS = {
     "/time/": "{made} {made_utc} {made_east} {made_space}",
     "/day/": "{day} {day}T00:00:00",
     "/function/kind/": "{kind}",
-    "/function/price/": "{price} {price}0",
 }
 
 

@@ -102,18 +102,6 @@ async def call_alike(kind: Kind) -> list[str]:
     return await alike(kind)
 
 
-@cached("items-at:{price}")
-async def priced(price: Decimal) -> list[str]:
-    async with reading() as session:
-        return await labels(session, Item.price == price)
-
-
-@router.get("/function/price/{price}")
-@cached()
-async def call_priced(price: Decimal) -> list[str]:
-    return await priced(price)
-
-
 # What the endpoint can tell apart, and what it cannot.
 
 
