@@ -79,6 +79,7 @@ class Flight:
     predecessor: "Flight | None" = None
     begun: bool = False
     generations: Generations | None = None
+    keeper: asyncio.TimerHandle | None = None
     waits_for: "list[Flight]" = field(default_factory=list)
     token: str = field(default_factory=lambda: secrets.token_hex(8))
 
@@ -246,17 +247,22 @@ class Flights:
 
     async def _compute(self, flight: Flight, *, owner: bool) -> tuple[Computed, int]:
         """Runs the computation; its lock lives as long as it does."""
-        keeper = asyncio.create_task(self._keep_lock(flight)) if owner else None
+        if owner:
+            self._keep_lock(flight)
         started = time.perf_counter()
         _within.set((*_within.get(), flight))
         try:
             computed = await flight.miss.compute()
         finally:
-            if keeper is not None:
-                keeper.cancel()
+            if flight.keeper is not None:
+                flight.keeper.cancel()
         return computed, int((time.perf_counter() - started) * 1000)
 
-    async def _keep_lock(self, flight: Flight) -> None:
-        while True:
-            await asyncio.sleep(LOCK_SECONDS / 3)
-            await self._store.extend(flight.miss.key, flight.miss.tags, flight.token)
+    def _keep_lock(self, flight: Flight) -> None:
+        """A timer: most computations end before it is due, and a task would cost 1 % of a miss."""
+        loop = asyncio.get_running_loop()
+        flight.keeper = loop.call_later(LOCK_SECONDS / 3, self._extend_lock, flight)
+
+    def _extend_lock(self, flight: Flight) -> None:
+        self.run(self._store.extend(flight.miss.key, flight.miss.tags, flight.token))
+        self._keep_lock(flight)
