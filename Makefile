@@ -2,7 +2,7 @@
 # PATH or installed into .tools/, the dependencies go into .venv/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-micro bake clean setup baked peers
+.PHONY: help demo test test-service check bench bench-micro torture bake clean setup baked workshop peers
 
 PYTHON ?= python3
 UV ?= $(or $(shell command -v uv 2>/dev/null),$(CURDIR)/.tools/bin/uv)
@@ -16,10 +16,10 @@ BAKE = @mkdir -p $(1)/country-service && \
 	$(RUN) cookiecutter . --default-config --no-input --overwrite-if-exists --output-dir $(1)
 SERVICE = $(MAKE) --no-print-directory UV="$(UV)" PYTEST_ARGS= -C
 
-# What is only ours is tested in the environment of a service, under its settings and with its fixtures.
+# workshop/ holds what no service has to own: the cache's own tests, torture, benchmarks. It is laid over a
+# generated service and runs there, in its environment and with its fixtures.
 IN_SERVICE = cd .baked/country-service && $(RUN)
-TEST_IN_SERVICE = $(IN_SERVICE) python -m pytest -c pyproject.toml -p tests.conftest -n 2 \
-	--confcutdir ../../tests/service ../../tests/service
+WORKSHOP_TESTS = $(shell cd workshop && find tests -name 'test_*.py' | sort)
 
 # What all that is measured runs on, in the versions of the service.
 COMMON = fastapi|starlette|pydantic|pydantic-core|uvicorn|uvloop|httptools
@@ -39,11 +39,14 @@ demo: setup ## generate the default service into demo/ and run it, without Docke
 test: setup ## test the template, then a generated service; TEST_SERVICES and PYTEST_ARGS as you like
 	@echo "== Testing the template (tests/)"
 	$(RUN) pytest $(PYTEST_ARGS)
-	@$(MAKE) --no-print-directory baked
+	@$(MAKE) --no-print-directory test-service
+
+test-service: baked ## test a generated service, then the cache in it (workshop/)
 	@echo "== Testing the service: cd .baked/country-service && make test"
 	@$(SERVICE) .baked/country-service test
-	@echo "== Testing what a service does not own, in its environment (tests/service/)"
-	@$(TEST_IN_SERVICE)
+	@$(MAKE) --no-print-directory workshop
+	@echo "== Testing what a service does not own, in its environment (workshop/)"
+	@$(IN_SERVICE) pytest -n 2 --dist loadgroup $(WORKSHOP_TESTS)
 
 check: setup ## lint, format, types and links of the template, then of a generated service
 	@echo "== Checking the template"
@@ -53,16 +56,18 @@ check: setup ## lint, format, types and links of the template, then of a generat
 	@$(MAKE) --no-print-directory baked
 	$(RUN) python tests/links.py . .baked/country-service
 	@echo "== Checking the service: cd .baked/country-service && make check"
+	@$(MAKE) --no-print-directory workshop
 	@$(SERVICE) .baked/country-service check
-	@echo "== Checking the types of tests/service/"
-	@$(IN_SERVICE) mypy ../../tests/service
+
+torture: workshop ## kill 200 writers under readers, then again while Redis and COMMITs are harmed; prints a table
+	@$(IN_SERVICE) python -m tests.torture
+	@$(IN_SERVICE) python -m tests.torture --faults
 
 bench: peers ## measure the cache beside its peers; BENCH_ARGS="--rounds 1 --only 249"
 	@cd .baked/country-service && $(RUN) python -m benchmarks --peers ../../.bench --goals ../../benchmarks/goals.toml \
 	  --svg "../../{{cookiecutter.project_slug}}/docs/benchmark.svg" $(BENCH_ARGS)
 
-bench-micro: baked ## compare the CPU time per request with that of BASE=revision (default: HEAD)
-	@$(SERVICE) .baked/country-service setup
+bench-micro: workshop ## compare the CPU time per request with that of BASE=revision (default: HEAD)
 	@rm -rf .bench/base && mkdir -p .bench/base
 	@git archive "$(or $(BASE),HEAD):{{cookiecutter.project_slug}}" | tar -x -C .bench/base
 	@cd .baked/country-service && env -u DATABASE_URL -u CACHE_URL $(RUN) python -m devtools up \
@@ -75,8 +80,7 @@ clean: ## remove everything that make has written here, the data of the demo inc
 	rm -rf .baked .bench demo .venv .tools .mypy_cache .pytest_cache .ruff_cache uv.lock
 
 # Each peer in an environment of its own, with the FastAPI and the uvicorn of the service.
-peers: baked
-	@$(SERVICE) .baked/country-service setup
+peers: workshop
 	@mkdir -p .bench && rm -f .bench/*/app.py && cp -R benchmarks/peers/. .bench/
 	@"$(UV)" pip freeze --quiet --python .baked/country-service/.venv | grep -E '^($(COMMON))==' >.bench/common.txt
 	@for app in .bench/*/app.py; do \
@@ -85,6 +89,11 @@ peers: baked
 	  "$(UV)" venv --quiet --allow-existing --python .baked/country-service/.venv/bin/python "$$peer/.venv" && \
 	  "$(UV)" pip install --quiet --python "$$peer/.venv" -r "$$peer/requirements.txt" -r .bench/common.txt || exit 1; \
 	done
+
+workshop: baked
+	@$(SERVICE) .baked/country-service setup
+	@cp -R workshop/. .baked/country-service/
+	@"$(UV)" pip install --quiet --python .baked/country-service/.venv -r workshop/requirements.txt
 
 baked: setup
 	@echo "== Generating the default service: .baked/country-service"

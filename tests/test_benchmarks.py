@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generated import SERVICE_SOURCE, TEMPLATE
+from generated import TEMPLATE
 from micro import table
 
 PEERS = sorted((TEMPLATE / "benchmarks/peers").glob("*/app.py"))
@@ -30,7 +30,7 @@ def test_every_requirement_of_a_peer_is_pinned(app: Path) -> None:
 def test_goals_are_about_rows_that_are_measured() -> None:
     goals: list[dict[str, Any]] = tomllib.loads((TEMPLATE / "benchmarks/goals.toml").read_text())["goal"]
     peers = {f"{title(app)}, {size} items" for app in PEERS for size in (20, 249)}
-    texts = [(SERVICE_SOURCE / "benchmarks" / name).read_text() for name in ("rows.py", "figures.py")]
+    texts = [(TEMPLATE / "workshop/benchmarks" / name).read_text() for name in ("rows.py", "figures.py")]
 
     for goal in goals:
         for name in {goal["name"], goal.get("against", goal["name"])} - peers:

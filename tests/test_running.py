@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import secrets
 import shutil
@@ -14,7 +15,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -101,8 +102,7 @@ def test_the_example_goes_with_the_commands_of_the_readme_and_leaves_nothing_dea
 
     service.make("check")
     assert "GET /" not in service.text("docs/dependencies.md")
-    # What has nothing to do with resources is left to the suite of the whole service.
-    service.make("test", PYTEST_ARGS="--ignore tests/unit/cache --ignore tests/integration/cache")
+    service.make("test")
 
     port = free_port()
     with started("make", f"UV={uv()}", "run", cwd=service.root, port=port):
@@ -252,7 +252,9 @@ def containers(service: Service, **variables: str) -> Iterator[Callable[..., str
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """Below the ports that the system gives to clients: none takes it meanwhile."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    pytest.fail("no port is free")

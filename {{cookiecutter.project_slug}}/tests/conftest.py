@@ -90,14 +90,6 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"test services: {asyncio.run(describe(_services(values)))}"
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """How much the model checker has seen."""
-    for report in terminalreporter.stats.get("passed", ()):
-        for name, value in report.user_properties:
-            if name == "states":
-                terminalreporter.write_line(f"{value:,} states: {report.nodeid.split('::')[-1]}")
-
-
 @pytest.fixture(scope="session")
 def services(pytestconfig: pytest.Config) -> Services:
     return _services(pytestconfig.stash[shared])

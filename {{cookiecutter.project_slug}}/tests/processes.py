@@ -10,8 +10,9 @@ from pathlib import Path
 import httpx
 
 from app.settings import Settings
+from devtools.servers import free_port
 from tests.clients import TOKEN
-from tests.services import SERVICE, free_port
+from tests.services import SERVICE
 
 START_SECONDS, STOP_SECONDS = 120, 10
 

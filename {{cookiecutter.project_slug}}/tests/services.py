@@ -11,7 +11,6 @@ TEST_SERVICES says where they come from:
 
 import gc
 import os
-import socket
 import tempfile
 import uuid
 import warnings
@@ -34,6 +33,7 @@ from testcontainers.core.config import testcontainers_config
 from testcontainers.core.docker_client import DockerClient
 
 from devtools import postgres_server, redis_server
+from devtools.servers import free_port
 
 Kind = Literal["docker", "embedded", "external"]
 
@@ -234,9 +234,3 @@ def _variable(name: str) -> str:
     if not (value := os.environ.get(name)):
         raise pytest.UsageError(f"TEST_SERVICES=external needs {name}")
     return value
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

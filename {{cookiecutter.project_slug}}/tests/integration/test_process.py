@@ -18,8 +18,9 @@ from fastapi import FastAPI
 from app.cache import cache
 from app.main import create_app
 from app.settings import STARTUP_FAILURE, Settings
+from devtools.servers import free_port
 from tests.clients import make_settings, serving
-from tests.services import SERVICE, free_port
+from tests.services import SERVICE
 
 ANSWER_SECONDS = 30
 # One process of this folder has such a cache: these tests run in one worker, one after the other.
@@ -52,7 +53,8 @@ async def first_answer(process: Process, url: str, headers: dict[str, str]) -> h
                 return await client.get(url, headers=headers)
             except httpx.TransportError:
                 await asyncio.sleep(0.05)
-    raise AssertionError("the process ended before it answered")
+    _, stderr = await process.communicate()
+    raise AssertionError(f"the process ended before it answered: {stderr.decode()}")
 
 
 async def test_it_serves_in_production_logs_json_and_ends_when_told(settings: Settings) -> None:

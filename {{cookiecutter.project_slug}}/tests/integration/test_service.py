@@ -21,9 +21,10 @@ from app.database import ReadSessionDep
 from app.main import create_app
 from app.service import Service, open_service
 from app.settings import Settings
+from devtools.servers import free_port
 from tests.clients import Client, cache_status, serving, until_hit
 from tests.faults import FaultProxy, fault_proxy
-from tests.services import SERVICE, asyncpg_dsn, free_port
+from tests.services import SERVICE, asyncpg_dsn
 
 DRAIN_SECONDS = 1.0
 LISTEN_SECONDS = 5.0

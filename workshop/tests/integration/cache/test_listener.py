@@ -22,9 +22,10 @@ from app.cache.sql import listener
 from app.cache.sql.listener import listening
 from app.cache.sql.tables import Tables
 from app.settings import Settings
+from devtools.servers import free_port
 from tests.clients import serving
 from tests.faults import fault_proxy
-from tests.services import Services, asyncpg_dsn, free_port
+from tests.services import Services, asyncpg_dsn
 
 # What is promised is a second; a busy machine may need longer to reconnect.
 SECONDS = 1.0

@@ -197,7 +197,9 @@ def test_a_server_that_does_not_start_says_why_and_what_to_do(data: Path) -> Non
     assert f"delete {data / 'postgres'} to begin anew" in str(told.value)
 
 
-def test_up_gives_the_command_its_servers_and_its_place(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
+def test_up_gives_the_command_its_servers_and_its_place(
+    monkeypatch: pytest.MonkeyPatch, data: Path
+) -> None:
     monkeypatch.delenv("DATABASE_URL", raising=False)
     monkeypatch.delenv("CACHE_URL", raising=False)
     command = "echo $DATABASE_URL $CACHE_URL; exit 7"
@@ -336,7 +338,9 @@ def sql(server: Server, statement: str) -> str:
 def ask(server: Server, *command: str) -> str:
     """The reply as Redis writes it; short ones come in one piece."""
     words = "".join(f"${len(word)}\r\n{word}\r\n" for word in command)
-    with socket.create_connection(("127.0.0.1", urlsplit(server.url).port), timeout=5) as connection:
+    with socket.create_connection(
+        ("127.0.0.1", urlsplit(server.url).port), timeout=5
+    ) as connection:
         connection.sendall(f"*{len(command)}\r\n{words}".encode())
         return connection.recv(16_384).decode().removesuffix("\r\n")
 

@@ -8,8 +8,6 @@ that the cache analyses them like any other route.
 import gc
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
-
 from app.cache import cache
 from app.countries import repository
 from app.countries.schemas import CountryQuery, CountryRead
@@ -17,6 +15,7 @@ from app.database import ReadSession, ReadSessionDep
 from app.listing import Page
 from app.main import create_app as create_service
 from app.metrics import EVENTS
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
 
 router = APIRouter(prefix="/benchmark")
 

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from devtools import DevtoolsError
+
 from benchmarks import chart, machine, report
 from benchmarks.client import LoadError
 from benchmarks.figures import FIGURES, Figure
@@ -17,7 +19,6 @@ from benchmarks.peers import Peer, find_peers, peer_rows
 from benchmarks.rounds import Measured, Plan, measure
 from benchmarks.rows import ROWS, Row
 from benchmarks.targets import Cores, Servers, data_servers
-from devtools import DevtoolsError
 
 CHART_TITLE = "GET /countries from the cache: requests per second of one worker (more is better)"
 

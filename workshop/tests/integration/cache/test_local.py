@@ -24,7 +24,8 @@ from app.cache.flights import Miss
 from app.cache.policy import EVERYTHING, Policy
 from app.cache.reads import Learned
 from app.cache.store import Computed
-from tests.faults import Valve, fault_proxy, valve
+from tests.faults import fault_proxy
+from tests.proxies import Valve, valve
 from tests.services import Services, StoppableRedis, stoppable_redis
 
 PAGE, TAG = "page", "pages"

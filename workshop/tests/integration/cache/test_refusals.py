@@ -18,7 +18,7 @@ from app.cache.policy import Policy
 from app.cache.reads import Learned
 from app.cache.store import Computed
 from devtools import redis_server
-from tests.faults import liar
+from tests.proxies import liar
 
 TAG = "pages"
 DEADLINE_SECONDS, POLL_SECONDS = 10, 0.01

@@ -12,7 +12,8 @@ from typing import Protocol, TypeVar
 
 import redis.asyncio
 
-from tests.faults import CommitProxy, Fault, FaultProxy, commit_proxy, fault_proxy
+from tests.faults import Fault, FaultProxy, fault_proxy
+from tests.proxies import CommitProxy, commit_proxy
 from tests.services import Kind, StoppableRedis, address_for_peers, stoppable_redis
 from tests.torture.history import LATE_COMMIT, Event
 

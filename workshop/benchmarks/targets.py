@@ -15,12 +15,12 @@ from pathlib import Path
 import asyncpg
 from alembic import command
 from alembic.config import Config
-from sqlalchemy.engine import make_url
-
 from app.settings import DEVELOPMENT_SECRET, Settings
-from benchmarks.traffic import SERVICE, Request
 from devtools import Server, postgres_server, redis_server
 from devtools.servers import HOST, free_port
+from sqlalchemy.engine import make_url
+
+from benchmarks.traffic import SERVICE, Request
 
 ANSWER_SECONDS = 30.0
 # A second database, so that writes change nothing for those who read.
