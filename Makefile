@@ -46,7 +46,7 @@ test-service: baked ## test a generated service, then the cache in it (workshop/
 	@$(SERVICE) .baked/country-service test
 	@$(MAKE) --no-print-directory workshop
 	@echo "== Testing what a service does not own, in its environment (workshop/)"
-	@$(IN_SERVICE) pytest -n 2 --dist loadgroup $(WORKSHOP_TESTS)
+	@$(IN_SERVICE) pytest -n 2 $(WORKSHOP_TESTS)
 
 check: setup ## lint, format, types and links of the template, then of a generated service
 	@echo "== Checking the template"

@@ -20,7 +20,6 @@ import redis.asyncio
 from alembic import command
 from alembic.config import Config
 from sqlalchemy.engine import make_url
-from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from app.settings import Settings
 from tests.clients import Client, make_settings, serving
@@ -67,20 +66,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     node.workerinput["services"] = node.config.stash.get(shared, {})
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    return _Scheduler(config, log)
-
-
-class _Scheduler(LoadScopeScheduling):  # type: ignore[misc]
-    """Any test to any worker, except that one worker runs all tests of a library (see
-    integration/cache/library): their servers are started once."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        shared = re.search(r"/library/.*\[(tags|no-tags|production)\b", nodeid)
-        return shared[1] if shared else nodeid
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -1,13 +1,14 @@
 """The service as it is run: `uvicorn app.main:app` in a process of its own."""
 
 import asyncio
+import fcntl
 import json
 import os
 import secrets
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,8 +24,14 @@ from tests.clients import make_settings, serving
 from tests.services import SERVICE
 
 ANSWER_SECONDS = 30
-# One process of this folder has such a cache: these tests run in one worker, one after the other.
-MEMORY = pytest.mark.xdist_group("memory://")
+
+
+@pytest.fixture
+def memory_to_itself() -> Iterator[None]:
+    """One process of this folder may have such a cache: the workers of a test run take turns."""
+    with Path(__file__).open() as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
 
 
 @asynccontextmanager
@@ -92,7 +99,7 @@ async def test_nor_does_it_try_for_ever_with_several_workers() -> None:
     assert "API_TOKEN: is not set" in stderr.decode()
 
 
-@MEMORY
+@pytest.mark.usefixtures("memory_to_itself")
 @pytest.mark.parametrize(
     ("options", "environment"), [(["--workers", "2"], {}), ([], {"WEB_CONCURRENCY": "2"})]
 )
@@ -104,7 +111,7 @@ async def test_several_processes_do_not_start_with_a_cache_of_one(
     assert "CACHE_URL is memory://, a cache of one process, and this is not the" in stderr.decode()
 
 
-@MEMORY
+@pytest.mark.usefixtures("memory_to_itself")
 async def test_nor_a_second_one_while_the_first_one_runs() -> None:
     port = free_port()
     live = f"http://127.0.0.1:{port}/health/live"

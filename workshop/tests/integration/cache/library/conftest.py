@@ -2,13 +2,15 @@
 shelf."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import pytest_asyncio
 from sqlalchemy.engine import make_url
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.clients import make_settings
 from tests.conftest import REDIS_DATABASES, shared
@@ -28,6 +30,20 @@ OF_PROCESS: dict[Process, dict[str, str]] = {
     "plain": {"ENVIRONMENT": "test", "LIBRARY_EXPIRE": "0"},
 }
 LISTEN_SECONDS, POLL_SECONDS = 20.0, 0.02
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _Scheduler(config, log)
+
+
+class _Scheduler(LoadScopeScheduling):  # type: ignore[misc]
+    """Any test to any worker, except that one worker runs all tests of a variant: their servers are
+    started once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        shared = re.search(r"/library/.*\[(tags|no-tags|production)\b", nodeid)
+        return shared[1] if shared else nodeid
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session", params=VARIANTS)
