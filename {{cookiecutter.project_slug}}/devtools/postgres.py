@@ -38,8 +38,9 @@ CREATE DATABASE app OWNER app
 SETTINGS = f"""--listen_addresses={HOST} --unix_socket_directories= --timezone=UTC
     --random_page_cost=1.1"""
 # For tests, with many pools. A killed server loses nothing; a machine that loses power may.
+# While autovacuum works in a database, its owner cannot drop it.
 TEST_SETTINGS = """--fsync=off --full_page_writes=off --synchronous_commit=off
-    --max_connections=300"""
+    --max_connections=300 --autovacuum=off"""
 
 
 @contextmanager
