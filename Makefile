@@ -57,7 +57,7 @@ check: setup ## lint, format, types and links of the template, then of a generat
 	$(RUN) python tests/links.py . .baked/country-service
 	@echo "== Checking the service: cd .baked/country-service && make check"
 	@$(MAKE) --no-print-directory workshop
-	@$(SERVICE) .baked/country-service check
+	@$(SERVICE) .baked/country-service check --assume-old=setup
 
 torture: workshop ## kill 200 writers under readers, then again while Redis and COMMITs are harmed; prints a table
 	@$(IN_SERVICE) python -m tests.torture
