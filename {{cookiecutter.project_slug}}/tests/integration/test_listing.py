@@ -5,11 +5,20 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.database import Sessions
-from app.listing import Key, SortedQuery, SortText, fetch_page, sortable
+from app.listing import (
+    Key,
+    ListQuery,
+    Shown,
+    SortedQuery,
+    SortText,
+    fetch_page,
+    fetch_slice,
+    sortable,
+)
 from app.service import open_service
 from app.settings import Settings
 
@@ -73,3 +82,25 @@ async def test_each_row_is_on_one_page_whatever_the_key(
         shown += [tuple(row)[: len(columns)] for row in rows]
     assert len(set(shown)) == len(shown) == ROWS
     assert shown == sorted(shown)
+
+
+@pytest.mark.parametrize(
+    ("ordered", "total"),
+    [
+        (select(Star).order_by(Star.id), ROWS),
+        (select(Orbit.number).join(Star, Star.id == -Orbit.number).order_by(Star.id), ROWS - 1),
+        (select(Orbit.planet).distinct().order_by(Orbit.planet), 2),
+        (select(Orbit.planet, func.count()).group_by(Orbit.planet).order_by(Orbit.planet), 2),
+        (
+            select(Orbit.planet.label("p"), func.count()).group_by("p").having(func.count() > ROWS),
+            0,
+        ),
+    ],
+    ids=["rows of a model", "join", "distinct", "groups", "groups by a label, none"],
+)
+async def test_the_total_counts_what_is_shown(
+    sessions: Sessions, ordered: Shown, total: int
+) -> None:
+    async with sessions.read() as session:
+        rows, counted = await fetch_slice(session, ordered, ListQuery(limit=1))
+    assert (len(rows), counted) == (min(1, total), total)
