@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-from devtools.servers import HOST, POLL_SECONDS, DevtoolsError, Server, free_port, package_folder
+from devtools.servers import HOST, POLL_SECONDS, DevtoolsError, Server, package_folder, started
 
 # PostgreSQL refuses to be root.
 USER_FOR_ROOT = "nobody"
@@ -78,11 +78,13 @@ def postgres_server(
                 return lines[:1] == [str(pid)] and lines[-1].strip() == "ready"
             return False
 
-        number = free_port(port)
-        settings = f"--port={number} {SETTINGS} {'' if durable else TEST_SETTINGS}".split()
-        command = [str(programs / "postgres"), "-D", str(data), *settings]
-        url = f"postgresql+asyncpg://app:app@{HOST}:{number}/app"
-        yield stack.enter_context(Server(url, command, log, answers, options))
+        def server_on(number: int) -> Server:
+            settings = f"--port={number} {SETTINGS} {'' if durable else TEST_SETTINGS}".split()
+            command = [str(programs / "postgres"), "-D", str(data), *settings]
+            url = f"postgresql+asyncpg://app:app@{HOST}:{number}/app"
+            return Server(url, command, log, answers, options)
+
+        yield stack.enter_context(started(server_on, port))
 
 
 def _acquire(lock: IO[str], folder: Path) -> None:

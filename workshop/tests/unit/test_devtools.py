@@ -146,6 +146,19 @@ def test_a_taken_port_is_left_to_its_owner() -> None:
             assert f"process_id:{server.pid}\r" in ask(server, "INFO", "server")
 
 
+@pytest.mark.parametrize("kind", ["redis", "postgres"])
+def test_a_port_that_is_taken_between_the_look_and_the_start_is_left_too(
+    kind: str, monkeypatch: pytest.MonkeyPatch, data: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken, free = other.getsockname()[1], free_port()
+        ports = iter([taken, free])
+        monkeypatch.setattr("devtools.servers.free_port", lambda _preferred: next(ports))
+        starting = redis_server() if kind == "redis" else postgres_server(data / "postgres")
+        with starting as server:
+            assert urlsplit(server.url).port == free
+
+
 def test_a_database_in_use_is_refused(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
     monkeypatch.setattr("devtools.postgres.BUSY_SECONDS", 0.1)
     with postgres_server(data / "postgres"):
